@@ -1,0 +1,6 @@
+"""The `penstock` command."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    raise SystemExit("not built yet")
