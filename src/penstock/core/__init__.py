@@ -1,1 +1,1 @@
-
+"""Pure building blocks of the engine: no input or output, nothing of ours imported."""

@@ -1,0 +1,210 @@
+"""Events side by side: bodies, metadata and delivery handles in three parallel lists.
+
+There is no object around a body. Only `select`, `split`, `concat`, `copy` and `release` move events between batches,
+so that a body, its metadata and its handle never part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from typing import Any
+
+from penstock.core.handle import Handle
+
+Body = dict[str, Any]
+"""The data of an event: what JSON can hold, plus `Decimal` where a number must not pass through a float."""
+
+
+class Meta:
+    """What is known about an event beside its data. Source: `event-model` in docs/behaviour.md."""
+
+    __slots__ = ("attributes", "event_type", "origination_ms", "received_ms", "tags")
+
+    def __init__(
+        self,
+        event_type: str = "LOG",
+        received_ms: int = 0,
+        attributes: dict[str, Any] | None = None,
+        tags: Iterable[str] = (),
+        origination_ms: int | None = None,
+    ) -> None:
+        self.event_type = event_type
+        self.received_ms = received_ms
+        """Arrival in this engine, milliseconds since the epoch."""
+        self.attributes: dict[str, Any] = {} if attributes is None else attributes
+        self.tags: set[str] = set(tags)
+        self.origination_ms = origination_ms
+        """Creation outside, milliseconds since the epoch, when a source or `date` knows it."""
+
+    def copy(self) -> Meta:
+        """A copy that shares nothing. The external origination time is kept."""
+        return Meta(self.event_type, self.received_ms, deepcopy(self.attributes), self.tags, self.origination_ms)
+
+    def __repr__(self) -> str:
+        return f"Meta({self.event_type!r}, attributes={self.attributes!r}, tags={sorted(self.tags)!r})"
+
+
+class Batch:
+    """Events in order. `metas[i]` is None while event i has nothing of its own: then `origin` speaks for it."""
+
+    __slots__ = ("bodies", "handles", "metas", "origin")
+
+    def __init__(
+        self,
+        bodies: list[Body],
+        metas: list[Meta | None] | None = None,
+        handles: list[Handle | None] | None = None,
+        origin: Meta | None = None,
+    ) -> None:
+        size = len(bodies)
+        self.bodies = bodies
+        self.metas: list[Meta | None] = [None] * size if metas is None else metas
+        self.handles: list[Handle | None] = [None] * size if handles is None else handles
+        self.origin = Meta() if origin is None else origin
+        """Shared by the events without metadata of their own; nobody changes it once the batch is made."""
+        assert len(self.metas) == size == len(self.handles), "bodies, metas and handles must be of one length"
+
+    def __len__(self) -> int:
+        return len(self.bodies)
+
+    def meta(self, index: int) -> Meta:
+        """Metadata of one event to write to: made on first use."""
+        meta = self.metas[index]
+        if meta is None:
+            meta = self.metas[index] = self.origin.copy()
+        return meta
+
+    def peek(self, index: int) -> Meta:
+        """Metadata of one event to read from."""
+        return self.metas[index] or self.origin
+
+    def tag(self, index: int, tags: Iterable[str]) -> None:
+        """Add tags to one event."""
+        self.meta(index).tags.update(tags)
+
+    def promise(self, handle: Handle) -> None:
+        """Put every event of this batch, none of which has a handle yet, under `handle`."""
+        assert not any(self.handles), "these events have a handle already"
+        self.handles = [handle] * len(self.bodies)
+        handle.add(len(self.bodies))
+
+    def chunks(self, size: int) -> Iterator[Batch]:
+        """This batch in parts of at most `size` events; the batch itself is empty afterwards."""
+        if len(self.bodies) <= size:
+            yield self._moved()
+            return
+        whole = self._moved()
+        for start in range(0, len(whole.bodies), size):
+            end = start + size
+            yield Batch(whole.bodies[start:end], whole.metas[start:end], whole.handles[start:end], whole.origin)
+
+    def select(self, indices: Sequence[int]) -> Batch:
+        """Move the events at `indices` into a batch of their own, in that order.
+
+        Their places here stay, without a handle: what is left over is to be released or selected too.
+        """
+        bodies, metas, handles = self.bodies, self.metas, self.handles
+        taken = Batch(
+            [bodies[i] for i in indices], [metas[i] for i in indices], [handles[i] for i in indices], self.origin
+        )
+        for i in indices:
+            handles[i] = None
+        return taken
+
+    def drop(self, indices: Sequence[int], *, ok: bool = True) -> Batch:
+        """Release the events at `indices` and return a batch of the others."""
+        if not indices:
+            return self
+        gone = set(indices)
+        rest = self.select([i for i in range(len(self.bodies)) if i not in gone])
+        self.release(indices, ok=ok)
+        return rest
+
+    def copy(self) -> Batch:
+        """A deep copy for a further reader: each handle counts its event once more."""
+        for handle, count in _counted(self.handles):
+            handle.add(count)
+        metas = [None if meta is None else meta.copy() for meta in self.metas]
+        return Batch([copy_value(body) for body in self.bodies], metas, self.handles.copy(), self.origin)
+
+    def share(self) -> Batch:
+        """The same bodies for a further reader that does not change them: each handle counts once more."""
+        for handle, count in _counted(self.handles):
+            handle.add(count)
+        return Batch(self.bodies, self.metas, self.handles.copy(), self.origin)
+
+    def release(self, indices: Sequence[int], *, ok: bool) -> None:
+        """The events at `indices` have ended. Each slot is emptied; releasing an empty slot is a bug."""
+        handles = self.handles
+        if len(indices) == len(handles):
+            held, self.handles = handles, [None] * len(handles)
+        else:
+            held = [handles[i] for i in indices]
+            for i in indices:
+                handles[i] = None
+        assert None not in held, "an event was released twice, or never had a handle"
+        for handle, count in _counted(held):
+            handle.release(count, ok=ok)
+
+    def release_all(self, *, ok: bool) -> None:
+        """Every event that is still held here has ended."""
+        held, self.handles = self.handles, [None] * len(self.handles)
+        for handle, count in _counted(held):
+            handle.release(count, ok=ok)
+
+    def _moved(self) -> Batch:
+        moved = Batch(self.bodies, self.metas, self.handles, self.origin)
+        self.bodies, self.metas, self.handles = [], [], []
+        return moved
+
+
+def concat(batches: Sequence[Batch]) -> Batch:
+    """One batch of the events of all, in order. Events keep the metadata they came with."""
+    if len(batches) == 1:
+        return batches[0]
+    origin = batches[0].origin
+    bodies: list[Body] = []
+    metas: list[Meta | None] = []
+    handles: list[Handle | None] = []
+    for batch in batches:
+        bodies += batch.bodies
+        handles += batch.handles
+        if batch.origin is origin:
+            metas += batch.metas
+        else:
+            metas += [meta or batch.origin.copy() for meta in batch.metas]
+    return Batch(bodies, metas, handles, origin)
+
+
+def copy_value(value: Any) -> Any:
+    """Deep copy of a JSON-like value; scalars are shared. Several times faster than `copy.deepcopy`."""
+    if type(value) is dict:
+        return {key: copy_value(item) if type(item) in _CONTAINERS else item for key, item in value.items()}
+    if type(value) is list:
+        return [copy_value(item) if type(item) in _CONTAINERS else item for item in value]
+    return value
+
+
+_CONTAINERS = frozenset((dict, list))
+
+
+def _counted(handles: Sequence[Handle | None]) -> Iterator[tuple[Handle, int]]:
+    """Each handle with how often it occurs in a run; most batches are one run."""
+    if not handles:
+        return
+    first = handles[0]
+    if handles.count(first) == len(handles):
+        if first is not None:
+            yield first, len(handles)
+        return
+    run, count = first, 0
+    for handle in handles:
+        if handle is run:
+            count += 1
+        else:
+            if run is not None:
+                yield run, count
+            run, count = handle, 1
+    if run is not None:
+        yield run, count
