@@ -6,6 +6,7 @@
     │   └── ExpressionSyntaxError    it does not even parse
     ├── EventError               this one event is bad: tagged and counted, or dead-lettered
     ├── Transient                try again later (`retry_after_s` when the other side named a time)
+    │   └── Unreachable              there was no answer at all: waiting for it uses up no retries
     ├── Permanent                trying again is of no use
     └── BufferFull               no room within the time given; nothing of the write was left behind
         └── BufferTooSmall       the write can never fit
@@ -81,6 +82,10 @@ class Transient(PenstockError):  # noqa: N818 (a verdict, not a mishap)
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Unreachable(Transient):
+    """The other side is away: connection refused or cut, or no answer in time."""
 
 
 class Permanent(PenstockError):  # noqa: N818 (a verdict, not a mishap)

@@ -1,1 +1,122 @@
+"""Everything a plugin may see. A plugin is one module with `Config`, `build(config, ctx)` and `EXAMPLES`.
 
+`build` does no I/O and decides everything that configuration can decide; sources and sinks reach out only in `run` and
+`start`. Failures: raise `EventError` for a bad event, `Transient` to be tried again, `Permanent` when that is of no use.
+"""
+
+from penstock.core.batch import Batch, Body, Meta, concat, copy_value
+from penstock.core.clock import Clock
+from penstock.core.errors import (
+    BufferFull,
+    BufferTooSmall,
+    ConfigError,
+    EventError,
+    ExpressionError,
+    Failure,
+    Permanent,
+    Transient,
+    Unreachable,
+)
+from penstock.core.handle import Handle
+from penstock.core.json_text import decode, encode
+from penstock.core.key import MISSING
+from penstock.core.metrics import Counter, Gauge, Scope, Summary, Timer
+from penstock.expr import Expression
+from penstock.sdk.context import Context
+from penstock.sdk.example import Example
+from penstock.sdk.options import (
+    ALWAYS,
+    ByteSize,
+    DeleteKey,
+    Duration,
+    Key,
+    Nested,
+    NonEmpty,
+    NotYet,
+    PluginConfig,
+    PluginUse,
+    ReadKey,
+    Secret,
+    Template,
+    ValueExpression,
+    When,
+)
+from penstock.sdk.protocols import (
+    BatchFn,
+    Buffer,
+    BulkSink,
+    Decoder,
+    Encoder,
+    EventFn,
+    HoldingProcessor,
+    InputCodec,
+    Items,
+    Limits,
+    Load,
+    Output,
+    OutputCodec,
+    Sink,
+    Source,
+    WriteSink,
+)
+
+__all__ = [
+    "ALWAYS",
+    "MISSING",
+    "Batch",
+    "BatchFn",
+    "Body",
+    "Buffer",
+    "BufferFull",
+    "BufferTooSmall",
+    "BulkSink",
+    "ByteSize",
+    "Clock",
+    "ConfigError",
+    "Context",
+    "Counter",
+    "Decoder",
+    "DeleteKey",
+    "Duration",
+    "Encoder",
+    "EventError",
+    "EventFn",
+    "Example",
+    "Expression",
+    "ExpressionError",
+    "Failure",
+    "Gauge",
+    "Handle",
+    "HoldingProcessor",
+    "InputCodec",
+    "Items",
+    "Key",
+    "Limits",
+    "Load",
+    "Meta",
+    "Nested",
+    "NonEmpty",
+    "NotYet",
+    "Output",
+    "OutputCodec",
+    "Permanent",
+    "PluginConfig",
+    "PluginUse",
+    "ReadKey",
+    "Scope",
+    "Secret",
+    "Sink",
+    "Source",
+    "Summary",
+    "Template",
+    "Timer",
+    "Transient",
+    "Unreachable",
+    "ValueExpression",
+    "When",
+    "WriteSink",
+    "concat",
+    "copy_value",
+    "decode",
+    "encode",
+]

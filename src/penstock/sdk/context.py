@@ -1,0 +1,165 @@
+"""What a plugin gets at `build`: its names, its meters, its log, time and chance, and the loops over a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from penstock.core.batch import Batch, Body, Meta
+from penstock.core.clock import Clock
+from penstock.core.errors import EventError
+from penstock.core.metrics import Registry, Scope
+from penstock.expr import Expression
+from penstock.sdk.options import PluginUse
+from penstock.sdk.protocols import BatchFn, EventFn
+
+
+class Context:
+    """The surroundings of one plugin in one pipeline. Nothing in it does I/O by itself."""
+
+    def __init__(
+        self,
+        pipeline: str,
+        plugin: str,
+        *,
+        kind: str = "processor",
+        registry: Registry | None = None,
+        clock: Clock | None = None,
+        chance: random.Random | None = None,
+        data_dir: Path | None = None,
+        environ: dict[str, str] | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.plugin = plugin
+        self.kind = kind
+        self.registry = registry or Registry()
+        self.metrics: Scope = self.registry.scope(pipeline, plugin)
+        """Meters named `<pipeline>.<plugin>.<metric>`."""
+        self.clock = clock or Clock()
+        self.random = chance or random.Random()  # noqa: S311 (jitter and samples, nothing secret)
+        self.data_dir = data_dir
+        """Where state that outlives the process may be kept; None: nowhere."""
+        self.environ = environ or {}
+        """Environment variables a plugin may read."""
+        self.log = logging.getLogger(f"penstock.plugins.{kind}.{plugin}")
+
+    def build(self, use: PluginUse) -> Any:
+        """Build a plugin named in the options: a codec, an action, an authentication."""
+        inner = Context(
+            self.pipeline,
+            self.plugin,
+            kind=self.kind,
+            registry=self.registry,
+            clock=self.clock,
+            chance=self.random,
+            data_dir=self.data_dir,
+            environ=self.environ,
+        )
+        make = {"input_codec": "build_decoder", "output_codec": "build_encoder"}.get(use.kind, "build")
+        return getattr(use.module, make)(use.config, inner)
+
+    def each(
+        self,
+        change: EventFn,
+        *,
+        when: Expression | None = None,
+        tags: Sequence[str] = (),
+        failures: str = "processingErrors",
+    ) -> BatchFn:
+        """A loop that applies `change` to the events for which `when` holds.
+
+        An `EventError` leaves that event as it was: it is tagged with `tags`, counted under `failures` (and by cause)
+        and goes on.
+        """
+        fail = self.failure(tags, failures)
+        if when is None:
+
+            def every(batch: Batch) -> Batch:
+                for index, body in enumerate(batch.bodies):
+                    try:
+                        change(body)
+                    except EventError as error:
+                        fail(batch, index, error)
+                return batch
+
+            return every
+
+        test = when.test
+
+        def some(batch: Batch) -> Batch:
+            metas, origin = batch.metas, batch.origin
+            for index, body in enumerate(batch.bodies):
+                try:
+                    if test(body, metas[index] or origin):
+                        change(body)
+                except EventError as error:
+                    fail(batch, index, error)
+            return batch
+
+        return some
+
+    def each_event(
+        self,
+        change: Callable[[Body, Meta], None],
+        *,
+        when: Expression | None = None,
+        tags: Sequence[str] = (),
+        failures: str = "processingErrors",
+    ) -> BatchFn:
+        """Like `each`, for a change that reads metadata (to write it, loop over the batch and use `Batch.meta`)."""
+        fail = self.failure(tags, failures)
+        test = None if when is None else when.test
+
+        def loop(batch: Batch) -> Batch:
+            metas, origin = batch.metas, batch.origin
+            for index, body in enumerate(batch.bodies):
+                meta = metas[index] or origin
+                try:
+                    if test is None or test(body, meta):
+                        change(body, meta)
+                except EventError as error:
+                    fail(batch, index, error)
+            return batch
+
+        return loop
+
+    def failure(
+        self, tags: Sequence[str] = (), failures: str = "processingErrors"
+    ) -> Callable[[Batch, int, EventError], None]:
+        """What happens to an event that a processor could not handle: tag, count by cause, log now and then."""
+        counter = self.metrics.counter(failures)
+        log = self.log
+
+        def fail(batch: Batch, index: int, error: EventError) -> None:
+            counter.add()
+            self.metrics.counter(failures + "ByCause", cause=error.cause).add()
+            if tags:
+                batch.tag(index, tags)
+            log.warning("An event of pipeline %s was not changed: %s", self.pipeline, error)
+
+        return fail
+
+    def chain(self, steps: Iterable[BatchFn]) -> BatchFn:
+        """The steps one after the other. Asynchronous only when a step is."""
+        fns = list(steps)
+        if len(fns) == 1:
+            return fns[0]
+
+        def run(batch: Batch) -> Batch:
+            for fn in fns:
+                batch = cast(Batch, fn(batch))
+            return batch
+
+        async def run_async(batch: Batch) -> Batch:
+            for fn in fns:
+                result = fn(batch)
+                batch = result if isinstance(result, Batch) else await result
+            return batch
+
+        if any(asyncio.iscoroutinefunction(fn) for fn in fns):
+            return run_async
+        return run
