@@ -121,18 +121,38 @@ class Batch:
         self.release(indices, ok=ok)
         return rest
 
-    def copy(self) -> Batch:
-        """A deep copy for a further reader: each handle counts its event once more."""
-        for handle, count in _counted(self.handles):
-            handle.add(count)
-        metas = [None if meta is None else meta.copy() for meta in self.metas]
-        return Batch([copy_value(body) for body in self.bodies], metas, self.handles.copy(), self.origin)
+    def share(self, indices: Sequence[int] | None = None) -> Batch:
+        """The same events (those at `indices`) for a further reader that does not change the bodies.
 
-    def share(self) -> Batch:
-        """The same bodies for a further reader that does not change them: each handle counts once more."""
-        for handle, count in _counted(self.handles):
+        Each handle counts its event once more.
+        """
+        if indices is None:
+            shared = Batch(self.bodies, self.metas, self.handles.copy(), self.origin)
+        else:
+            shared = Batch(
+                [self.bodies[i] for i in indices],
+                [self.metas[i] for i in indices],
+                [self.handles[i] for i in indices],
+                self.origin,
+            )
+        for handle, count in _counted(shared.handles):
             handle.add(count)
-        return Batch(self.bodies, self.metas, self.handles.copy(), self.origin)
+        return shared
+
+    def copy(self, indices: Sequence[int] | None = None) -> Batch:
+        """Like `share`, with bodies and metadata of its own."""
+        copied = self.share(indices)
+        copied.bodies = [copy_value(body) for body in copied.bodies]
+        copied.metas = [None if meta is None else meta.copy() for meta in copied.metas]
+        return copied
+
+    def held(self) -> list[int]:
+        """Places of the events that have not ended."""
+        return [index for index, handle in enumerate(self.handles) if handle is not None]
+
+    def forget_bodies(self) -> None:
+        """Free the bodies; only the handles are still of use."""
+        self.bodies, self.metas = [], []
 
     def release(self, indices: Sequence[int], *, ok: bool) -> None:
         """The events at `indices` have ended. Each slot is emptied; releasing an empty slot is a bug."""

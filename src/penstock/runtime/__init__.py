@@ -1,1 +1,1 @@
-
+"""From a plan to running pipelines: workers, delivery, draining, admin endpoints."""

@@ -22,7 +22,7 @@ from penstock.core.json_text import decode, encode
 from penstock.core.key import MISSING
 from penstock.core.metrics import Counter, Gauge, Scope, Summary, Timer
 from penstock.expr import Expression
-from penstock.sdk.context import Context
+from penstock.sdk.context import Context, SinkOptions
 from penstock.sdk.example import Example
 from penstock.sdk.options import (
     ALWAYS,
@@ -106,6 +106,7 @@ __all__ = [
     "Scope",
     "Secret",
     "Sink",
+    "SinkOptions",
     "Source",
     "Summary",
     "Template",

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,18 @@ from penstock.core.metrics import Registry, Scope
 from penstock.expr import Expression
 from penstock.sdk.options import PluginUse
 from penstock.sdk.protocols import BatchFn, EventFn
+
+
+@dataclass(frozen=True, slots=True)
+class SinkOptions:
+    """What every sink may be given beside its own options. The sink applies it to what it writes, not to the event."""
+
+    tags_target_key: str | None = None
+    """Key under which the tags of an event are written."""
+    include_keys: tuple[str, ...] = ()
+    """Only these keys are written."""
+    exclude_keys: tuple[str, ...] = ()
+    """These keys are not written."""
 
 
 class Context:
@@ -32,6 +45,8 @@ class Context:
         chance: random.Random | None = None,
         data_dir: Path | None = None,
         environ: dict[str, str] | None = None,
+        sink_options: SinkOptions | None = None,
+        buffer_bytes_max: int = 64 * 1024 * 1024,
     ) -> None:
         self.pipeline = pipeline
         self.plugin = plugin
@@ -45,6 +60,10 @@ class Context:
         """Where state that outlives the process may be kept; None: nowhere."""
         self.environ = environ or {}
         """Environment variables a plugin may read."""
+        self.sink_options = sink_options or SinkOptions()
+        """What every sink may be given beside its own options."""
+        self.buffer_bytes_max = buffer_bytes_max
+        """Bytes a buffer of this pipeline may hold."""
         self.log = logging.getLogger(f"penstock.plugins.{kind}.{plugin}")
 
     def build(self, use: PluginUse) -> Any:

@@ -1,1 +1,1 @@
-
+"""Buffers, one module each."""

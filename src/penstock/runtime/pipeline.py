@@ -1,0 +1,490 @@
+"""One running pipeline: its buffer, its chain of processors, its routes and the ways to its sinks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from penstock.core.batch import Batch
+from penstock.core.clock import Clock
+from penstock.core.errors import Permanent, Transient
+from penstock.core.handle import Handle
+from penstock.core.metrics import Counter, Timer
+from penstock.expr import Expression
+from penstock.runtime.dead_letters import DeadLetterWriter
+from penstock.runtime.deliver import Delivery, SinkState, Surroundings
+from penstock.sdk import Buffer, Context, Load, Sink, Source
+
+log = logging.getLogger(__name__)
+
+CHUNK_EVENTS_MAX = 128
+"""Events that go through the chain together: the working set stays in the cache and the loop responsive."""
+SINK_RETRY_S = 5.0
+SOURCE_RETRY_S_MAX = 60.0
+HOLD_TICK_S = 0.5
+"""How often processors that hold events are called while none arrive."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """A processor in its chain."""
+
+    name: str
+    run: Callable[[Batch], Batch | Awaitable[Batch]]
+    records_in: Counter
+    records_out: Counter
+    time_elapsed: Timer
+    drain: Callable[[], Batch] | None = None
+    """Set where the processor holds events."""
+
+
+@dataclass(slots=True)
+class Branch:
+    """A way out of the pipeline: a sink, or another pipeline."""
+
+    name: str
+    routes: tuple[str, ...]
+    delivery: Delivery | None = None
+    sink: Sink | None = None
+    target: Pipeline | None = None
+    """The pipeline that takes the events over, instead of a sink."""
+    reads_later: bool = False
+    """The sink still reads bodies after `submit` has returned."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a pipeline is made of."""
+
+    name: str
+    buffer: Buffer
+    stages: list[Stage]
+    routes: list[tuple[str, Expression]]
+    branches: list[Branch]
+    source: Source | None
+    workers: int = 1
+    contexts: dict[str, Context] = field(default_factory=dict)
+
+
+class _Ticket:
+    """Room in the buffer, given back when everything a load became has ended or is held by a processor."""
+
+    __slots__ = ("_buffer", "_load", "_pending")
+
+    def __init__(self, buffer: Buffer, load: Load) -> None:
+        self._buffer = buffer
+        self._load = load
+        self._pending = 1
+
+    def take(self) -> None:
+        self._pending += 1
+
+    def done(self) -> None:
+        self._pending -= 1
+        if self._pending == 0:
+            self._buffer.done(self._load)
+
+
+class Pipeline:
+    """Runs the parts of a pipeline until it is drained, fails, or its source has come to its end."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        surroundings: Surroundings,
+        dead_letters: DeadLetterWriter,
+        clock: Clock,
+        failure_pipeline: Callable[[], Pipeline | None],
+    ) -> None:
+        self.name = parts.name
+        self.parts = parts
+        self.state = "STARTING"
+        self.reason = ""
+        self.source_started = False
+        self.ended = asyncio.Event()
+        """Set when the source has come to its end or the pipeline has failed."""
+        self._around = surroundings
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._failure_pipeline = failure_pipeline
+        self._loop = asyncio.get_running_loop()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._source_task: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._last: asyncio.Future[None] | None = None
+        simple = len(parts.branches) == 1 and not parts.branches[0].routes and parts.branches[0].delivery is not None
+        self._only = parts.branches[0].delivery if simple else None
+        self._holds = any(stage.drain for stage in parts.stages)
+        self.output = PipelineOutput(self)
+
+    # start
+
+    async def start_sinks(self) -> None:
+        """Get every sink ready, trying again for ever while that may help. Raises `Permanent` where it cannot."""
+        sinks = [branch for branch in self.parts.branches if branch.sink is not None]
+        log.info("Pipeline [%s] Waiting for Sink to be ready", self.name)
+        await asyncio.gather(*(self._start_sink(branch) for branch in sinks))
+
+    async def _start_sink(self, branch: Branch) -> None:
+        assert branch.sink is not None
+        assert branch.delivery is not None
+        while True:
+            try:
+                await branch.sink.start()
+            except Transient as error:
+                branch.delivery.state = SinkState("DEGRADED", str(error), self._clock.now_ms())
+                sink_log = self.parts.contexts[branch.name].log
+                sink_log.warning(
+                    "Failed to initialize %s sink with a retryable exception. \n%s", _title(branch.name), error
+                )
+                await asyncio.sleep(error.retry_after_s or SINK_RETRY_S)
+            else:
+                branch.delivery.state = SinkState("OK", "", self._clock.now_ms())
+                return
+
+    def start_workers(self) -> None:
+        """Begin to take events from the buffer."""
+        asynchronous = any(asyncio.iscoroutinefunction(stage.run) for stage in self.parts.stages)
+        count = self.parts.workers if asynchronous else 1
+        self._tasks = [self._loop.create_task(self._work(), name=f"{self.name}-worker-{i}") for i in range(count)]
+        for task in self._tasks:
+            task.add_done_callback(self._worker_ended)
+        if self.state == "STARTING":
+            self.state = "RUNNING"
+
+    def start_source(self) -> None:
+        """Begin to take events in."""
+        if self.parts.source is None:
+            self.source_started = True
+            return
+        log.info("Pipeline [%s] Sink is ready, starting source...", self.name)
+        self._source_task = self._loop.create_task(self._run_source(self.parts.source), name=f"{self.name}-source")
+
+    async def _run_source(self, source: Source) -> None:
+        delay = 1.0
+        while not self._stopping:
+            begin = self._clock.monotonic()
+            try:
+                await source.run(self.output)
+            except Permanent as error:
+                self.fail(str(error))
+                return
+            except Transient as error:
+                log.warning("Pipeline [%s] source: %s; starting it again in %.0f s", self.name, error, delay)
+            except Exception:
+                log.exception("Pipeline [%s] source failed unexpectedly; starting it again in %.0f s", self.name, delay)
+            else:
+                if not self._stopping:
+                    log.info("Pipeline [%s] source has come to its end", self.name)
+                self.ended.set()
+                return
+            if self._clock.monotonic() - begin > SOURCE_RETRY_S_MAX:
+                delay = 1.0
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, SOURCE_RETRY_S_MAX)
+
+    def fail(self, reason: str) -> None:
+        """This pipeline cannot go on; the others can."""
+        self.state = "FAILED"
+        self.reason = reason
+        log.error("Pipeline [%s] failed: %s", self.name, reason)
+        self.ended.set()
+
+    # work
+
+    def _worker_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("Worker of pipeline [%s] failed", self.name, exc_info=error)
+            self.fail(f"{type(error).__name__}: {error}")
+
+    async def _work(self) -> None:
+        buffer = self.parts.buffer
+        ordered = self.parts.workers > 1
+        breath = self._loop.time()
+        while True:
+            load = await self._read(buffer)
+            if load is None:
+                return
+            if load.events == 0:
+                await self._dispatch(await self._process(load.batch), _NO_TICKET, 0)
+                continue
+            turn: asyncio.Future[None] | None = None
+            if ordered:
+                previous, turn = self._last, self._loop.create_future()
+                self._last = turn
+            else:
+                previous = None
+            ticket = _Ticket(buffer, load)
+            size_each = load.size_bytes / max(1, load.events)
+            for chunk in load.batch.chunks(CHUNK_EVENTS_MAX):
+                out = await self._process(chunk)
+                if previous is not None:
+                    await previous
+                if len(out):
+                    await self._dispatch(out, ticket, int(size_each * len(out)))
+                now = self._loop.time()
+                if now - breath > 0.002:
+                    await asyncio.sleep(0)
+                    breath = self._loop.time()
+            ticket.done()
+            if turn is not None:
+                turn.set_result(None)
+
+    async def _read(self, buffer: Buffer) -> Load | None:
+        if not self._holds:
+            return await buffer.read()
+        try:
+            async with asyncio.timeout(HOLD_TICK_S):
+                return await buffer.read()
+        except TimeoutError:
+            return Load(Batch([]), 0, 0)
+
+    async def _process(self, batch: Batch, first: int = 0) -> Batch:
+        """Run the chain from stage `first`; what a stage throws at is parked and does not go on."""
+        monotonic = self._clock.monotonic
+        for stage in self.parts.stages[first:]:
+            count = len(batch)
+            if count == 0 and not self._holds:
+                break
+            stage.records_in.add(count)
+            begin = monotonic()
+            try:
+                result = stage.run(batch)
+                if not isinstance(result, Batch):
+                    result = await result
+            except Exception as error:
+                await self.park(batch, stage.name, error)
+                return Batch([])
+            stage.time_elapsed.observe(monotonic() - begin)
+            batch = result
+            stage.records_out.add(len(batch))
+        return batch
+
+    async def park(self, batch: Batch, plugin: str, error: Exception) -> None:
+        """A plugin threw: its events go to the failure pipeline, else to the dead letters; they never run twice."""
+        held = batch.held()
+        log.exception(
+            "A processor threw an exception. This batch of Events will be sent to DLQ. Pipeline [%s] %s: %d events",
+            self.name,
+            plugin,
+            len(held),
+            exc_info=error,
+        )
+        if not held:
+            return
+        reason = f"{type(error).__name__}: {error}"
+        rest = batch.select(held)
+        failure = self._failure_pipeline()
+        if failure is not None and failure is not self:
+            for body in rest.bodies:
+                body["_failure_metadata"] = {
+                    "pluginId": plugin,
+                    "pluginName": plugin,
+                    "pipelineName": self.name,
+                    "errorMessage": reason,
+                }
+            await failure.take_over(rest, 0)
+            return
+        letters = [
+            self._around.letter(
+                {"index": None, "indexId": None, "status": 0, "message": reason, "plugin": plugin, "document": body}
+            )
+            for body in rest.bodies
+        ]
+        ok = await self._around.bury(letters)
+        rest.release_all(ok=ok)
+
+    async def take_over(self, batch: Batch, size_bytes: int) -> None:
+        """Events from another pipeline: waits for room without limit."""
+        buffer = self.parts.buffer
+        share = size_bytes // max(1, len(batch))
+        for chunk in batch.chunks(min(CHUNK_EVENTS_MAX, buffer.events_max)):
+            size = min(share * len(chunk), buffer.bytes_max)
+            if not buffer.write_now(chunk, size):
+                await buffer.write(chunk, size)
+
+    # out
+
+    async def _dispatch(self, batch: Batch, ticket: _Ticket, size_bytes: int) -> None:
+        if not len(batch):
+            return
+        if self._only is not None:
+            ticket.take()
+            await self._submit(self._only, batch, ticket)
+            return
+        chosen = self._choose(batch)
+        later = any(branch.reads_later for branch, _ in chosen)
+        connectors = [(branch.target, places) for branch, places in chosen if branch.target is not None]
+        for branch, places in chosen:
+            if branch.delivery is not None:
+                ticket.take()
+                copied = bool(connectors) and branch.reads_later
+                await self._submit(branch.delivery, batch.copy(places) if copied else batch.share(places), ticket)
+        del later
+        onward = [
+            (target, batch.share(places) if index == len(connectors) - 1 else batch.copy(places))
+            for index, (target, places) in enumerate(connectors)
+        ]
+        batch.release_all(ok=True)
+        for target, events in onward:
+            await target.take_over(events, size_bytes)
+
+    async def _submit(self, delivery: Delivery, batch: Batch, ticket: _Ticket) -> None:
+        try:
+            delivery.submit(batch, ticket.done)
+        except Exception as error:
+            await self.park(batch, delivery.name, error)
+            ticket.done()
+
+    def _choose(self, batch: Batch) -> list[tuple[Branch, list[int] | None]]:
+        """Which events go which way; None stands for all of them."""
+        branches = self.parts.branches
+        if not any(branch.routes for branch in branches):
+            return [(branch, None) for branch in branches]
+        bodies, metas, origin = batch.bodies, batch.metas, batch.origin
+        matches: dict[str, list[int]] = {}
+        for name, expression in self.parts.routes:
+            test = expression.test
+            matches[name] = [i for i, body in enumerate(bodies) if _matches(test, body, metas[i] or origin)]
+        routed = {i for places in matches.values() for i in places}
+        matches["_default"] = [i for i in range(len(bodies)) if i not in routed]
+        chosen: list[tuple[Branch, list[int] | None]] = []
+        for branch in branches:
+            if not branch.routes:
+                chosen.append((branch, None))
+                continue
+            places = sorted({i for name in branch.routes for i in matches[name]})
+            if places:
+                chosen.append((branch, places))
+        return chosen
+
+    # end
+
+    async def stop_source(self, timeout_s: float) -> bool:
+        """Take nothing new. False when the source did not end in time and was cut off."""
+        self._stopping = True
+        if self.parts.source is None or self._source_task is None:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.parts.source.stop()
+                await self._source_task
+        except TimeoutError:
+            self._source_task.cancel()
+            await asyncio.gather(self._source_task, return_exceptions=True)
+            return False
+        except Exception:
+            log.exception("Pipeline [%s] source failed while it was stopped", self.name)
+        return True
+
+    async def drain(self) -> None:
+        """Everything that came in goes out: call it once nothing comes in any more."""
+        if self.state != "FAILED":
+            self.state = "DRAINING"
+        self.parts.buffer.close()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for place, stage in enumerate(self.parts.stages):
+                if stage.drain is not None:
+                    held = stage.drain()
+                    stage.records_out.add(len(held))
+                    await self._dispatch(await self._process(held, place + 1), _NO_TICKET, 0)
+        await asyncio.gather(*(branch.delivery.drain() for branch in self.parts.branches if branch.delivery))
+        if self.state != "FAILED":
+            self.state = "ENDED"
+
+    async def close(self) -> None:
+        """Give everything back; what is still pending ends undelivered."""
+        for task in [*self._tasks, *([self._source_task] if self._source_task else [])]:
+            task.cancel()
+        running = [*self._tasks, *([self._source_task] if self._source_task else [])]
+        await asyncio.gather(*running, return_exceptions=True)
+        for branch in self.parts.branches:
+            if branch.delivery is not None:
+                await branch.delivery.close()
+            if branch.sink is not None:
+                try:
+                    await branch.sink.stop()
+                except Exception:
+                    log.exception("Pipeline [%s] sink %s failed while it was stopped", self.name, branch.name)
+
+    def undelivered(self) -> int:
+        """Events that entered and have not ended."""
+        return sum(branch.delivery.pending() for branch in self.parts.branches if branch.delivery)
+
+
+class PipelineOutput:
+    """What a source sees of its pipeline."""
+
+    acknowledgments = True
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._buffer = pipeline.parts.buffer
+        self.events_max = self._buffer.events_max
+        self.bytes_max = self._buffer.bytes_max
+
+    def started(self) -> None:
+        self._pipeline.source_started = True
+
+    def handle(self, on_done: Callable[[bool], None] | None = None) -> Handle:
+        return Handle(on_done)
+
+    def write_now(self, batch: Batch, size_bytes: int) -> bool:
+        _promised(batch)
+        return not len(batch) or self._buffer.write_now(batch, size_bytes)
+
+    async def write(self, batch: Batch, size_bytes: int, timeout_s: float | None = None) -> None:
+        _promised(batch)
+        if len(batch):
+            await self._buffer.write(batch, size_bytes, timeout_s)
+
+
+def _promised(batch: Batch) -> None:
+    if batch.bodies and batch.handles[0] is None:
+        handle = Handle()
+        batch.promise(handle)
+        handle.seal()
+
+
+def _matches(test: Callable[[Any, Any], bool], body: Any, meta: Any) -> bool:
+    from penstock.core.errors import ExpressionError
+
+    try:
+        return test(body, meta)
+    except ExpressionError as error:
+        log.error("Failed to evaluate route. This route will not be applied to any events. %s", error)
+        return False
+
+
+def _title(name: str) -> str:
+    return {"opensearch": "OpenSearch"}.get(name, name)
+
+
+class _Unbuffered:
+    """Stands for the buffer of events that are in none: what a processor let go of."""
+
+    def done(self, load: Load) -> None:
+        """There is no room to give back."""
+
+
+_NO_TICKET = _Ticket(cast(Buffer, _Unbuffered()), Load(Batch([]), 0, 0))
+
+
+def topological(names: Sequence[str], upstreams: Callable[[str], Sequence[str]]) -> list[str]:
+    """`names` with every pipeline behind those that feed it."""
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if name not in order:
+            for upstream in upstreams(name):
+                if upstream in names:
+                    visit(upstream)
+            order.append(name)
+
+    for name in names:
+        visit(name)
+    return order
