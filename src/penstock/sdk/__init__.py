@@ -17,6 +17,7 @@ from penstock.core.errors import (
     Transient,
     Unreachable,
 )
+from penstock.core.event import compile_document
 from penstock.core.handle import Handle
 from penstock.core.json_text import decode, encode
 from penstock.core.key import MISSING
@@ -116,6 +117,7 @@ __all__ = [
     "ValueExpression",
     "When",
     "WriteSink",
+    "compile_document",
     "concat",
     "copy_value",
     "decode",

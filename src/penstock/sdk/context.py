@@ -77,6 +77,8 @@ class Context:
             chance=self.random,
             data_dir=self.data_dir,
             environ=self.environ,
+            sink_options=self.sink_options,
+            buffer_bytes_max=self.buffer_bytes_max,
         )
         make = {"input_codec": "build_decoder", "output_codec": "build_encoder"}.get(use.kind, "build")
         return getattr(use.module, make)(use.config, inner)
