@@ -316,14 +316,12 @@ class Pipeline:
             await self._submit(self._only, batch, ticket)
             return
         chosen = self._choose(batch)
-        later = any(branch.reads_later for branch, _ in chosen)
         connectors = [(branch.target, places) for branch, places in chosen if branch.target is not None]
         for branch, places in chosen:
             if branch.delivery is not None:
                 ticket.take()
                 copied = bool(connectors) and branch.reads_later
                 await self._submit(branch.delivery, batch.copy(places) if copied else batch.share(places), ticket)
-        del later
         onward = [
             (target, batch.share(places) if index == len(connectors) - 1 else batch.copy(places))
             for index, (target, places) in enumerate(connectors)
