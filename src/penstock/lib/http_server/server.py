@@ -1,0 +1,115 @@
+"""Listens, watches the deadlines of its connections, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from email.utils import formatdate
+
+from penstock.lib.http_server.connection import Connection, Handler, Limits, Shared
+
+
+class HttpServer:
+    """An HTTP/1.1 server for machines: few large posts or many small ones, all within `limits`.
+
+    The handler is called once for each complete request, in order within a connection. It answers with a `Response`,
+    or with an awaitable of one when it has to wait. An exception is answered with 500 and logged.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        host: str = "0.0.0.0",  # noqa: S104 (an ingestion endpoint is there to be reached)
+        port: int,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+        reuse_port: bool = False,
+    ) -> None:
+        self._handler = handler
+        self._host = host
+        self._tls = tls
+        self._limits = limits or Limits()
+        self._reuse_port = reuse_port
+        self._shared: Shared | None = None
+        self._server: asyncio.Server | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        self.port = port
+        """Port to listen on; after `start` the one that was bound."""
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._shared.connections) if self._shared is not None else 0
+
+    @property
+    def rejected_connections(self) -> int:
+        """Connections closed at once because there were too many."""
+        return self._shared.rejected_connections if self._shared is not None else 0
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of the bodies of requests that are not answered yet."""
+        return self._shared.buffered_bytes if self._shared is not None else 0
+
+    async def start(self) -> None:
+        """Bind and listen. Raises OSError when the port cannot be had."""
+        assert self._server is None, "the server runs already"
+        loop = asyncio.get_running_loop()
+        shared = self._shared = Shared(self._handler, self._limits, loop)
+        self._server = await loop.create_server(
+            lambda: Connection(shared),
+            self._host or None,
+            self.port,
+            ssl=self._tls,
+            reuse_port=self._reuse_port or None,
+            backlog=1024,
+            ssl_handshake_timeout=self._limits.read_timeout_s if self._tls is not None else None,
+            ssl_shutdown_timeout=self._limits.read_timeout_s if self._tls is not None else None,
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._tick()
+
+    async def stop(self, grace_s: float = 10.0) -> None:
+        """Stop listening, finish the requests that have begun, close; after `grace_s` seconds cut off the rest."""
+        server, shared = self._server, self._shared
+        if server is None or shared is None:
+            return
+        self._server = None
+        server.close()
+        shared.draining = True
+        for connection in list(shared.connections):
+            connection.drain()
+        await _emptied(shared, grace_s)
+        for connection in list(shared.connections):
+            connection.abort()
+        running = list(shared.tasks)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await _emptied(shared, 1.0)
+        if self._sweep is not None:
+            self._sweep.cancel()
+
+    def _tick(self) -> None:
+        shared = self._shared
+        assert shared is not None
+        now = shared.loop.time()
+        shared.date = formatdate(time.time(), usegmt=True).encode("ascii")
+        for connection in [connection for connection in shared.connections if now >= connection.deadline]:
+            connection.expire()
+        limits = self._limits
+        pause_s = min(1.0, limits.idle_timeout_s / 4, limits.read_timeout_s / 4)
+        self._sweep = shared.loop.call_later(max(pause_s, 0.01), self._tick)
+
+
+async def _emptied(shared: Shared, timeout_s: float) -> None:
+    """Wait until no connection is open, at most `timeout_s`."""
+    empty = asyncio.Event()
+    shared.on_empty = empty.set
+    if shared.connections:
+        try:
+            await asyncio.wait_for(empty.wait(), timeout_s)
+        except TimeoutError:
+            return
