@@ -1,0 +1,164 @@
+"""Measures every path in one run, prints a table, writes bench/results/<time>.json.
+
+    python -m bench [--events 300000] [--only pass,grok,latency,start,processors,nomatch]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from bench import corpus, peer
+from bench.floor import floor_us
+from bench.processors import nomatch_rows, processor_rows
+
+RESULTS = Path(__file__).parent / "results"
+GROK = '[{grok: {match: {log: ["%{COMBINEDAPACHELOG}"]}}}]'
+
+
+class Row(dict[str, Any]):
+    """One measurement: `name`, `value`, `unit`, `budget`, `ok`."""
+
+
+def row(name: str, value: float, unit: str, budget: float, **more: Any) -> Row:
+    return Row(name=name, value=round(value, 4), unit=unit, budget=budget, ok=value <= budget, **more)
+
+
+def throughput(name: str, processors: str, kind: str, events: int, budget: float) -> list[Row]:
+    """CPU of the engine per event over 1,000-event posts, against the floor of the same lines."""
+    lines = corpus.apache(50_000)
+    floor_before = floor_us(lines, kind)
+    bodies = [orjson.dumps([{"log": line} for line in lines[i : i + 1000]]) for i in range(0, len(lines), 1000)]
+    with peer.stub() as stub, peer.engine(processors, stub.port) as engine:
+        peer.post_all(engine.port, bodies[:20])
+        _arrived(stub, 20_000)
+        cpu, begin, done = engine.cpu_s(), time.monotonic(), 20_000
+        rss = 0.0
+        while done < events + 20_000:
+            peer.post_all(engine.port, bodies)
+            done += len(lines)
+            rss = max(rss, engine.rss_mb())
+        _arrived(stub, done)
+        wall, cpu = time.monotonic() - begin, engine.cpu_s() - cpu
+        assert stub.documents() == done, f"{stub.documents()} documents of {done}"
+        requests = stub.requests()
+    floor = min(floor_before, floor_us(lines, kind))
+    measured = cpu / (done - 20_000) * 1e6
+    more = {
+        "cpu_us_per_event": round(measured, 3),
+        "floor_us_per_event": round(floor, 3),
+        "events_per_s": round((done - 20_000) / wall),
+        "bulk_requests": requests,
+    }
+    return [
+        row(name, measured / floor, "x floor", budget, **more),
+        row(f"{name}: RSS under load", rss, "MB", 80 + 64),
+    ]
+
+
+def _arrived(stub: peer.Stub, count: int) -> None:
+    give_up = time.monotonic() + 60
+    while stub.documents() < count:
+        assert time.monotonic() < give_up, f"only {stub.documents()} of {count} documents arrived"
+        time.sleep(0.02)
+
+
+def latency(posts: int) -> list[Row]:
+    """One event at a time on an idle pipeline: POST to arrival at the sink's server."""
+    with peer.stub() as stub, peer.engine("[]", stub.port) as engine:
+        sent: dict[str, int] = {}
+        link = socket.create_connection(("127.0.0.1", engine.port), timeout=10)
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for number in range(posts + 20):
+            mark = f"m{number}"
+            body = orjson.dumps([{"log": "hello", "mark": mark}])
+            head = b"POST /log/ingest HTTP/1.1\r\nhost: bench\r\ncontent-length: %d\r\n\r\n" % len(body)
+            sent[mark] = time.monotonic_ns()
+            link.sendall(head + body)
+            assert link.recv(4096).startswith(b"HTTP/1.1 200")
+            time.sleep(0.02)
+        link.close()
+        _arrived(stub, posts + 20)
+        arrived = stub.arrivals()
+    spans = sorted((arrived[mark] - then) / 1e6 for mark, then in list(sent.items())[20:])
+    return [
+        row("idle POST to arrival p50", statistics.median(spans), "ms", 5.0),
+        row("idle POST to arrival p99", spans[int(len(spans) * 0.99)], "ms", 15.0),
+    ]
+
+
+def start() -> list[Row]:
+    """Cold commands: CPU of --help, time to ready and memory of a simple pipeline."""
+    help_cpu = min(_cpu_of([sys.executable, "-m", "penstock.cli", "--help"]) for _ in range(5))
+    ready, rss = [], []
+    with peer.stub() as stub:
+        for _ in range(3):
+            with peer.engine("[]", stub.port) as engine:
+                ready.append(engine.ready_s)
+                time.sleep(0.5)
+                rss.append(engine.rss_mb())
+    return [
+        row("penstock --help", help_cpu, "CPU s", 0.3),
+        row("ready", min(ready), "s", 1.5),
+        row("idle RSS", min(rss), "MB", 80),
+    ]
+
+
+def _cpu_of(command: list[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=500_000)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    parts: dict[str, Callable[[], list[Row]]] = {
+        "start": start,
+        "latency": lambda: latency(300),
+        "pass": lambda: throughput("http > opensearch", "[]", "pass", options.events, 2.0),
+        "grok": lambda: throughput("http > grok > opensearch", GROK, "grok", options.events, 1.6),
+        "nomatch": lambda: [row(*measured) for measured in nomatch_rows()],
+        "processors": lambda: [row(*measured) for measured in processor_rows()],
+    }
+    chosen = options.only.split(",") if options.only else list(parts)
+    console = Console()
+    rows: list[Row] = []
+    for name in chosen:
+        with console.status(f"measuring {name} …"):
+            rows += parts[name]()
+    table = Table("path", "measured", "budget", "", "detail")
+    for entry in rows:
+        detail = " ".join(f"{k}={v}" for k, v in entry.items() if k not in ("name", "value", "unit", "budget", "ok"))
+        sign = "[green]ok" if entry["ok"] else "[red]over"
+        table.add_row(
+            entry["name"], f"{entry['value']:.3f} {entry['unit']}", f"≤ {entry['budget']:g}", sign, detail
+        )
+    console.print(table)
+    RESULTS.mkdir(exist_ok=True)
+    machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    result = {"command": sys.argv, "time": stamp, **machine, "load": os.getloadavg(), "rows": rows}
+    (RESULTS / f"{stamp}.json").write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

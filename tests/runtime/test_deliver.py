@@ -1,0 +1,271 @@
+"""Delivery of items to a bulk sink: batching, order, retry, dead letters, and one release for every event."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from penstock.core.batch import Batch
+from penstock.core.errors import Failure, Permanent, Transient, Unreachable
+from penstock.core.handle import Handle
+from penstock.runtime.deliver import BulkDelivery, Surroundings
+from penstock.sdk import Context, Items, Limits
+from penstock.testing.fakes import MemoryBulkSink, MemoryDeadLetters, Reply
+from penstock.testing.virtual import LoopClock, run_virtual
+
+
+class Rig:
+    """A delivery to a sink in memory, and what its events came to."""
+
+    def __init__(self, sink: MemoryBulkSink, seed: int = 1) -> None:
+        self.sink = sink
+        self.letters = MemoryDeadLetters()
+        clock = LoopClock(asyncio.get_running_loop())
+        ctx = Context("p", "memory", kind="sink", clock=clock, chance=random.Random(seed))
+        self.ctx = ctx
+        self.delivery = BulkDelivery(sink, Surroundings(ctx, self.letters))
+        self.outcomes: list[bool] = []
+        self.done = 0
+
+    def submit(self, documents: Sequence[dict[str, Any]]) -> Handle:
+        batch = Batch([dict(document) for document in documents])
+        handle = Handle(self.outcomes.append)
+        batch.promise(handle)
+        handle.seal()
+        self.delivery.submit(batch, self._done)
+        return handle
+
+    def _done(self) -> None:
+        self.done += 1
+
+
+def deliver(
+    batches: Sequence[Sequence[dict[str, Any]]], sink_of: Callable[[], MemoryBulkSink], *, broken_letters: bool = False
+) -> Rig:
+    async def run() -> Rig:
+        rig = Rig(sink_of())
+        rig.letters.broken = broken_letters
+        for batch in batches:
+            rig.submit(batch)
+        await rig.delivery.drain()
+        await rig.delivery.close()
+        assert rig.delivery.pending() == 0
+        assert rig.done == len(batches) == len(rig.outcomes)
+        return rig
+
+    return run_virtual(run())
+
+
+def numbers(start: int, end: int) -> list[dict[str, Any]]:
+    return [{"n": n} for n in range(start, end)]
+
+
+def test_everything_arrives_once_and_in_order() -> None:
+    batches = [numbers(start, start + 10) for start in range(0, 100, 10)]
+    rig = deliver(batches, MemoryBulkSink)
+    assert rig.sink.arrived == numbers(0, 100)
+    assert rig.outcomes == [True] * 10
+
+
+def test_requests_keep_to_their_size_and_an_oversize_item_goes_alone() -> None:
+    limits = Limits(request_bytes_max=40, flush_timeout_s=60.0, lanes_max=1)
+    big = {"n": "x" * 100}
+    rig = deliver([[*numbers(0, 9), big, *numbers(9, 12)]], lambda: MemoryBulkSink(limits=limits))
+    assert sorted(map(str, rig.sink.arrived)) == sorted(map(str, [*numbers(0, 12), big]))
+    assert [big] in rig.sink.requests
+    small = [request for request in rig.sink.requests if big not in request]
+    assert all(sum(len(b'{"n":0}') for _ in request) <= 45 for request in small)
+    assert max(map(len, small)) > 1, "small items are joined"
+
+
+def test_only_refused_items_are_sent_again() -> None:
+    refused_once: set[int] = set()
+
+    def respond(documents: list[Any]) -> Reply:
+        again = [i for i, d in enumerate(documents) if d["n"] % 5 == 0 and d["n"] not in refused_once]
+        refused_once.update(documents[i]["n"] for i in again)
+        return [Failure(i, "429 busy", retryable=True, status=429) for i in again]
+
+    rig = deliver([numbers(0, 50)], lambda: MemoryBulkSink(respond))
+    assert sorted(d["n"] for d in rig.sink.arrived) == list(range(50))
+    sent = [d["n"] for request in rig.sink.requests for d in request]
+    assert sorted(n for n in sent if sent.count(n) > 1) == sorted(2 * list(range(0, 50, 5)))
+    assert rig.outcomes == [True]
+
+
+def test_a_permanent_failure_becomes_a_dead_letter_with_its_reason() -> None:
+    rig = deliver([numbers(0, 5)], lambda: MemoryBulkSink(lambda docs: [Failure(3, "mapper_parsing", status=400)]))
+    (letter,) = rig.letters.letters
+    assert letter.failed_data == {
+        "index": "memory",
+        "indexId": None,
+        "document": {"n": 3},
+        "status": 400,
+        "message": "mapper_parsing",
+    }
+    assert rig.outcomes == [True], "dead-lettered is accounted for"
+
+
+def test_without_a_working_dead_letter_queue_the_answer_is_no() -> None:
+    rig = deliver(
+        [numbers(0, 2)], lambda: MemoryBulkSink(lambda docs: [Failure(0, "bad", status=400)]), broken_letters=True
+    )
+    assert rig.outcomes == [False]
+    assert rig.ctx.metrics.counter("deadLetterErrors").value == 1
+
+
+def test_a_request_refused_as_a_whole_is_halved_until_the_bad_item_is_alone() -> None:
+    def respond(documents: list[Any]) -> Reply:
+        return Permanent("413 too large") if any(d["n"] == 6 for d in documents) else ()
+
+    rig = deliver([numbers(0, 16)], lambda: MemoryBulkSink(respond))
+    assert sorted(d["n"] for d in rig.sink.arrived) == [n for n in range(16) if n != 6]
+    assert [letter.failed_data["document"] for letter in rig.letters.letters] == [{"n": 6}]
+
+
+def test_retries_end_at_the_configured_number() -> None:
+    limits = Limits(request_bytes_max=1000, flush_timeout_s=1.0, max_retries=3)
+    rig = deliver([numbers(0, 2)], lambda: MemoryBulkSink(lambda docs: Transient("503 away"), limits=limits))
+    assert len(rig.sink.requests) == 3
+    assert [letter.failed_data["message"] for letter in rig.letters.letters] == [
+        "Number of retries reached the limit of max retries (configured value 3. Last exception message: 503 away)"
+    ] * 2
+    assert rig.outcomes == [True]
+
+
+def test_an_absent_server_uses_up_no_retries() -> None:
+    limits = Limits(request_bytes_max=1000, flush_timeout_s=1.0, max_retries=2)
+    answers = iter([*[Unreachable("refused")] * 20, (), (), ()])
+    rig = deliver([numbers(0, 3)], lambda: MemoryBulkSink(lambda docs: next(answers), limits=limits))
+    assert rig.sink.arrived == numbers(0, 3)
+    assert not rig.letters.letters
+
+
+def test_while_the_server_is_away_one_request_at_a_time_knocks() -> None:
+    async def run() -> None:
+        limits = Limits(request_bytes_max=10, flush_timeout_s=1.0, lanes_max=4)
+        sink = MemoryBulkSink(lambda docs: Unreachable("refused"), limits=limits, delay_s=0.1)
+        rig = Rig(sink)
+        rig.submit(numbers(0, 100))
+        await asyncio.sleep(0.2)
+        highest = 0
+        for _ in range(1000):
+            await asyncio.sleep(0.05)
+            highest = max(highest, sink.in_flight)
+        assert highest == 1
+        await rig.delivery.close()
+        assert rig.outcomes == [False]
+
+    run_virtual(run())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_items_of_one_key_are_never_in_flight_together_and_keep_their_order(seed: int) -> None:
+    chance = random.Random(seed)
+    busy: set[str] = set()
+
+    class Watching(MemoryBulkSink):
+        async def send(self, data: list[bytes]) -> Sequence[Failure]:
+            ids = [item.split(b'"')[3] for item in data]
+            assert len(set(ids)) == len(ids), "two items of one key in one request"
+            assert not busy & set(map(str, ids)), "two requests with one key at the same time"
+            busy.update(map(str, ids))
+            try:
+                await asyncio.sleep(chance.random())
+                return await super().send(data)
+            finally:
+                busy.difference_update(map(str, ids))
+
+    def respond(documents: list[Any]) -> Reply:
+        if chance.random() < 0.2:
+            return Transient("503")
+        return [Failure(i, "429", retryable=True) for i in range(len(documents)) if chance.random() < 0.3]
+
+    limits = Limits(request_bytes_max=200, flush_timeout_s=1.0, lanes_max=3)
+    batches = [
+        [{"id": f"k{chance.randrange(15)}", "n": start + i} for i in range(10)] for start in range(0, 200, 10)
+    ]
+    rig = deliver(batches, lambda: Watching(respond, key="id", limits=limits))
+    for key in {d["id"] for batch in batches for d in batch}:
+        assert [d["n"] for d in rig.sink.arrived if d["id"] == key] == [
+            d["n"] for batch in batches for d in batch if d["id"] == key
+        ]
+    assert rig.outcomes == [True] * len(batches)
+
+
+def test_an_expired_promise_withdraws_what_is_still_queued() -> None:
+    async def run() -> None:
+        sink = MemoryBulkSink(limits=Limits(request_bytes_max=1, flush_timeout_s=1.0, lanes_max=1), delay_s=1.0)
+        rig = Rig(sink)
+        handle = rig.submit(numbers(0, 10))
+        await asyncio.sleep(2.5)
+        handle.expire()
+        await rig.delivery.drain()
+        assert rig.outcomes == [False]
+        assert len(sink.arrived) <= 4
+        assert handle.late == 10 - 2
+
+    run_virtual(run())
+
+
+def test_events_that_cannot_be_encoded_do_not_stop_the_others() -> None:
+    class Picky(MemoryBulkSink):
+        def encode(self, batch: Batch) -> Items:
+            good = [i for i, body in enumerate(batch.bodies) if body["n"] % 2]
+            items = super().encode(batch.select(good))
+            bad = [Failure(i, "odd ones only") for i in range(len(batch)) if i not in good]
+            return Items(items.data, good, None, bad)
+
+    async def run() -> None:
+        rig = Rig(Picky())
+        batch = Batch(numbers(0, 4))
+        handle = Handle(rig.outcomes.append)
+        batch.promise(handle)
+        handle.seal()
+        rig.delivery.submit(batch, rig._done)
+        await rig.delivery.drain()
+
+    with pytest.raises(AssertionError, match="released twice"):
+        run_virtual(run())  # a sink must not take the handles away
+
+
+def test_rejected_events_are_dead_letters_with_their_document() -> None:
+    class Picky(MemoryBulkSink):
+        def encode(self, batch: Batch) -> Items:
+            good = [i for i, body in enumerate(batch.bodies) if body["n"] % 2]
+            whole = super().encode(batch)
+            bad = [Failure(i, "odd ones only") for i in range(len(batch)) if i not in good]
+            return Items([whole.data[i] for i in good], good, None, bad)
+
+    rig = deliver([numbers(0, 4)], Picky)
+    assert rig.sink.arrived == [{"n": 1}, {"n": 3}]
+    assert [letter.failed_data["document"] for letter in rig.letters.letters] == [{"n": 0}, {"n": 2}]
+    assert rig.outcomes == [True]
+
+
+def test_a_trickle_does_not_become_a_stream_of_single_documents() -> None:
+    async def run() -> None:
+        sink = MemoryBulkSink(delay_s=0.02)
+        rig = Rig(sink)
+        for n in range(1000):
+            rig.submit([{"n": n}])
+            await asyncio.sleep(0.001)
+        await rig.delivery.drain()
+        assert len(sink.arrived) == 1000
+        assert len(sink.requests) <= 60, "about one request in two reply times"
+        assert sink.requests[0] == [{"n": 0}], "an idle sink is sent to at once"
+
+    run_virtual(run())
+
+
+def test_a_bug_in_the_sink_loses_nothing() -> None:
+    def respond(documents: list[Any]) -> Reply:
+        return KeyError("oops") if any(d["n"] == 2 for d in documents) else ()
+
+    rig = deliver([numbers(0, 4)], lambda: MemoryBulkSink(respond))
+    assert sorted(d["n"] for d in rig.sink.arrived) == [0, 1, 3]
+    assert "KeyError" in rig.letters.letters[0].failed_data["message"]
