@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _RECEIVE_BYTES = 256 * 1024
 _CHUNKS_MAX = 256
+_ANSWERS_MAX = 64
+_ANSWER_BYTES = 16 * 1024
 _LINGER_S = 2.0
 _VERSIONS = frozenset(("1.0", "1.1"))
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -35,7 +37,7 @@ _BAD_REQUEST = Response(400, "Bad request.", close=True)
 _READ_TIMEOUT = Response(408, "The request did not arrive in time.", close=True)
 _BAD_EXPECTATION = Response(417, "Only 100-continue can be expected.", close=True)
 _NO_TUNNEL = Response(501, "This server is no proxy.", close=True)
-_BAD_VERSION = Response(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here.", close=True)
+_BAD_VERSION = Response(505, "Only versions 1.0 and 1.1 of HTTP are spoken here.", close=True)
 _FAILED = Response(500, "Internal server error.")
 _BUSY = Response(503, "The server is busy. Please retry later.", headers={"retry-after": "1"})
 _NO_MEMORY = Response(503, "The server is busy. Please retry later.", headers={"retry-after": "1"}, close=True)
@@ -406,10 +408,9 @@ class Connection(asyncio.BufferedProtocol):
         """Bound what the parser keeps to itself: a header, trailer or chunk extension without end."""
         if before != (self._serial, self._head_bytes, self._body_bytes):
             self._stalled_bytes = 0
-            if self._head_bytes <= self._limits.header_bytes_max:
-                return
-        self._stalled_bytes += nbytes
-        if self._stalled_bytes > self._limits.header_bytes_max:
+        else:
+            self._stalled_bytes += nbytes
+        if max(self._stalled_bytes, self._head_bytes) > self._limits.header_bytes_max:
             self._refuse(_BAD_REQUEST if self._trailers else _HEADERS_TOO_LARGE)
 
     def _refuse(self, response: Response) -> None:
@@ -437,12 +438,14 @@ class Connection(asyncio.BufferedProtocol):
             if response is not None:
                 answer, keep_alive = self._encode(item, response)
                 answers.append(answer)
+                if len(answers) == _ANSWERS_MAX or len(answer) > _ANSWER_BYTES:
+                    self._write(answers)  # which says so when the client does not read
+                    answers = []
                 if not keep_alive:
                     self._write(answers)
                     self._close()
                     return
-        if answers:
-            self._write(answers)
+        self._write(answers)
         if not self._busy and not queue and self._transport is not None and not self._write_paused:
             self._await_more()
 
@@ -494,7 +497,7 @@ class Connection(asyncio.BufferedProtocol):
         return response.encode(self._shared.date, keep_alive=keep_alive, with_body=with_body), keep_alive
 
     def _write(self, answers: list[bytes]) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if answers and self._transport is not None and not self._transport.is_closing():
             self._transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
 
     def _await_more(self) -> None:
