@@ -77,9 +77,7 @@ class Admin:
                 ("/metrics/sys", ("GET", "POST"), self._metrics),
             ]
         limits = Limits(body_bytes_max=64 * 1024, connections_max=100)
-        self._server = HttpServer(
-            self._handle, host=settings.host, port=settings.port, tls=settings.tls, limits=limits
-        )
+        self._server = HttpServer(self._handle, host=settings.host, port=settings.port, tls=settings.tls, limits=limits)
         process_meters(engine.registry)
 
     @property

@@ -255,7 +255,7 @@ class Pipeline:
                 result = stage.run(batch)
                 if not isinstance(result, Batch):
                     result = await result
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (a bug in one plugin must not lose events or end the process)
                 await self.park(batch, stage.name, error)
                 return Batch([])
             stage.time_elapsed.observe(monotonic() - begin)
@@ -333,7 +333,7 @@ class Pipeline:
     async def _submit(self, delivery: Delivery, batch: Batch, ticket: _Ticket) -> None:
         try:
             delivery.submit(batch, ticket.done)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (a bug in one plugin must not lose events or end the process)
             await self.park(batch, delivery.name, error)
             ticket.done()
 

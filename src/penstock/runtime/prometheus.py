@@ -1,11 +1,11 @@
-"""Meters as Prometheus text, named as Data Prepper's own registry writes them. Source: `metrics` in docs/behaviour.md."""
+"""Meters as Prometheus text, named as Data Prepper's own registry names them. Source: `metrics`, docs/behaviour.md."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-from penstock.core.metrics import Counter, Gauge, Registry, Summary, Timer
+from penstock.core.metrics import Counter, Gauge, Meter, Registry, Timer
 
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_]")
 
@@ -19,20 +19,7 @@ def render(registry: Registry, common: dict[str, str]) -> str:
         if not text[0].isalpha():
             text = "m_" + text
         labels = _labels([*common.items(), *own])
-        family = text
-        match meter:
-            case Counter(value=value):
-                family = f"{text}_total"
-                rows = [("counter", f"{family}{labels} {_number(value)}")]
-            case Gauge(read=read):
-                rows = [("gauge", f"{family}{labels} {_number(read())}")]
-            case Summary(count=count, total=total, largest=largest):
-                family = f"{text}_seconds" if isinstance(meter, Timer) else text
-                rows = [
-                    ("summary", f"{family}_count{labels} {_number(count)}"),
-                    ("", f"{family}_sum{labels} {_number(total)}"),
-                    ("gauge", f"{family}_max{labels} {_number(largest)}"),
-                ]
+        family, rows = _rows(text, labels, meter)
         if family != last:
             lines.append(f"# HELP {family}  ")
             lines.append(f"# TYPE {family} {rows[0][0]}")
@@ -43,6 +30,20 @@ def render(registry: Registry, common: dict[str, str]) -> str:
                 lines.append(f"# TYPE {family}_max gauge")
             lines.append(row)
     return "\n".join(lines) + "\n"
+
+
+def _rows(text: str, labels: str, meter: Meter) -> tuple[str, list[tuple[str, str]]]:
+    """Family name, and kind and line of each sample."""
+    if isinstance(meter, Counter):
+        return f"{text}_total", [("counter", f"{text}_total{labels} {_number(meter.value)}")]
+    if isinstance(meter, Gauge):
+        return text, [("gauge", f"{text}{labels} {_number(meter.read())}")]
+    family = f"{text}_seconds" if isinstance(meter, Timer) else text
+    return family, [
+        ("summary", f"{family}_count{labels} {_number(meter.count)}"),
+        ("", f"{family}_sum{labels} {_number(meter.total)}"),
+        ("gauge", f"{family}_max{labels} {_number(meter.largest)}"),
+    ]
 
 
 def _labels(pairs: Iterable[tuple[str, str]]) -> str:

@@ -23,6 +23,7 @@ from penstock.core.json_text import decode, encode
 from penstock.core.key import MISSING
 from penstock.core.metrics import Counter, Gauge, Scope, Summary, Timer
 from penstock.expr import Expression
+from penstock.sdk.aws_options import AwsOptions
 from penstock.sdk.context import Context, SinkOptions
 from penstock.sdk.example import Example
 from penstock.sdk.options import (
@@ -64,6 +65,7 @@ from penstock.sdk.protocols import (
 __all__ = [
     "ALWAYS",
     "MISSING",
+    "AwsOptions",
     "Batch",
     "BatchFn",
     "Body",

@@ -22,9 +22,9 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from penstock.core import key as _key
-from penstock.core.errors import ConfigError
+from penstock.core.errors import ConfigError, ExpressionSyntaxError
 from penstock.core.units import parse_bytes, parse_duration
-from penstock.expr import Expression, ExpressionSyntaxError, compile_expression, compile_template
+from penstock.expr import Expression, compile_expression, compile_template
 from penstock.expr import Template as _Template
 
 T = TypeVar("T")

@@ -1,0 +1,108 @@
+"""What is on its way to a bulk sink: batches as parcels of encoded items, and the parts of them that are queued."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from penstock.core.batch import Batch
+from penstock.sdk import Items
+
+
+class Parcel:
+    """The items of one batch and how many of them have not ended."""
+
+    __slots__ = ("arrived", "batch", "data", "handle", "left", "on_done", "slots")
+
+    def __init__(
+        self, batch: Batch, items: Items, on_done: Callable[[], None], arrived: Callable[[], None] | None
+    ) -> None:
+        self.batch = batch
+        self.data = items.data
+        self.slots = items.slots
+        self.left = len(items.data) + len(items.rejected)
+        first = batch.handles[0]
+        self.handle = first if batch.handles.count(first) == len(batch.handles) else None
+        """The one promise all events of the batch belong to, where there is only one."""
+        self.on_done = on_done
+        self.arrived = arrived
+
+    def end(self, slots: Sequence[int], *, ok: bool) -> None:
+        self.batch.release(slots, ok=ok)
+        self.left -= len(slots)
+        assert self.left >= 0, "more items ended than there were"
+        if self.left == 0:
+            if ok and self.arrived is not None:
+                self.arrived()
+            self.on_done()
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One item that is looked at by itself: it has a key, or was refused once."""
+
+    parcel: Parcel
+    place: int
+    key: Hashable | None
+    attempts: int = 0
+
+    @property
+    def data(self) -> bytes:
+        return self.parcel.data[self.place]
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.parcel.data[self.place])
+
+    def items(self) -> list[Item]:
+        return [self]
+
+    @property
+    def withdrawn(self) -> bool:
+        handle = self.parcel.batch.handles[self.parcel.slots[self.place]]
+        assert handle is not None
+        return handle.done
+
+
+@dataclass(slots=True, eq=False)
+class Range:
+    """A stretch of a parcel whose items have no keys."""
+
+    parcel: Parcel
+    start: int
+    end: int
+    attempts: int = 0
+
+    def items(self) -> list[Item]:
+        return [Item(self.parcel, place, None, self.attempts) for place in range(self.start, self.end)]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.parcel.data[self.start : self.end]))
+
+
+Part = Range | Item
+
+
+def whole(part: Part) -> bool:
+    return isinstance(part, Range) and part.start == 0 and part.end == len(part.parcel.data)
+
+
+def joined(parts: list[Part]) -> list[bytes]:
+    data: list[bytes] = []
+    for part in parts:
+        if isinstance(part, Item):
+            data.append(part.data)
+        else:
+            data += part.parcel.data[part.start : part.end]
+    return data
+
+
+def items_of(parts: list[Part]) -> list[Item]:
+    items: list[Item] = []
+    for part in parts:
+        if isinstance(part, Item):
+            items.append(part)
+        else:
+            items += part.items()
+    return items
