@@ -1,15 +1,15 @@
 """The errors of the engine, one kind for each way a thing can go wrong.
 
-    PenstockError
-    ├── ConfigError              the YAML is wrong; `problems` lists everything found at once
-    ├── ExpressionError          an expression cannot be evaluated
-    │   └── ExpressionSyntaxError    it does not even parse
-    ├── EventError               this one event is bad: tagged and counted, or dead-lettered
-    ├── Transient                try again later (`retry_after_s` when the other side named a time)
-    │   └── Unreachable              there was no answer at all: waiting for it uses up no retries
-    ├── Permanent                trying again is of no use
-    └── BufferFull               no room within the time given; nothing of the write was left behind
-        └── BufferTooSmall       the write can never fit
+PenstockError
+├── ConfigError              the YAML is wrong; `problems` lists everything found at once
+├── ExpressionError          an expression cannot be evaluated
+│   └── ExpressionSyntaxError    it does not even parse
+├── EventError               this one event is bad: tagged and counted, or dead-lettered
+├── Transient                try again later (`retry_after_s` when the other side named a time)
+│   └── Unreachable              there was no answer at all: waiting for it uses up no retries
+├── Permanent                trying again is of no use
+└── BufferFull               no room within the time given; nothing of the write was left behind
+    └── BufferTooSmall       the write can never fit
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ class ExpressionError(PenstockError):
 class ExpressionSyntaxError(ExpressionError):
     """An expression does not parse."""
 
+    def __init__(self, message: str, *, position: int = 0) -> None:
+        super().__init__(message)
+        self.position = position
+        """Where in the statement, counted from 0."""
+
 
 class EventError(PenstockError):
     """This event cannot be handled; the others can."""
@@ -76,7 +81,7 @@ class EventError(PenstockError):
         """Short stable word for counters, such as `timeout` or `no_match`."""
 
 
-class Transient(PenstockError):  # noqa: N818 (a verdict, not a mishap)
+class Transient(PenstockError):
     """It may work later."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
@@ -88,11 +93,11 @@ class Unreachable(Transient):
     """The other side is away: connection refused or cut, or no answer in time."""
 
 
-class Permanent(PenstockError):  # noqa: N818 (a verdict, not a mishap)
+class Permanent(PenstockError):
     """It will never work."""
 
 
-class BufferFull(PenstockError):  # noqa: N818 (a state, not a mishap)
+class BufferFull(PenstockError):
     """There was no room in time."""
 
 
