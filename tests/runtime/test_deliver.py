@@ -212,27 +212,6 @@ def test_an_expired_promise_withdraws_what_is_still_queued() -> None:
     run_virtual(run())
 
 
-def test_events_that_cannot_be_encoded_do_not_stop_the_others() -> None:
-    class Picky(MemoryBulkSink):
-        def encode(self, batch: Batch) -> Items:
-            good = [i for i, body in enumerate(batch.bodies) if body["n"] % 2]
-            items = super().encode(batch.select(good))
-            bad = [Failure(i, "odd ones only") for i in range(len(batch)) if i not in good]
-            return Items(items.data, good, None, bad)
-
-    async def run() -> None:
-        rig = Rig(Picky())
-        batch = Batch(numbers(0, 4))
-        handle = Handle(rig.outcomes.append)
-        batch.promise(handle)
-        handle.seal()
-        rig.delivery.submit(batch, rig._done)
-        await rig.delivery.drain()
-
-    with pytest.raises(AssertionError, match="released twice"):
-        run_virtual(run())  # a sink must not take the handles away
-
-
 def test_rejected_events_are_dead_letters_with_their_document() -> None:
     class Picky(MemoryBulkSink):
         def encode(self, batch: Batch) -> Items:
