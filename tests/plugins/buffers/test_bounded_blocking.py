@@ -1,0 +1,137 @@
+"""The in-memory buffer: room, order of writers, time-outs that leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import random
+from typing import Any
+
+import pytest
+
+from penstock.sdk import Batch, BufferFull, BufferTooSmall, Context, Handle
+from penstock.testing.virtual import LoopClock, run_virtual
+
+module = importlib.import_module("penstock.plugins.buffers.bounded_blocking")
+
+
+def buffer_of(**options: int) -> Any:
+    bytes_max = options.pop("bytes_max", 10_000)
+    clock = LoopClock(asyncio.get_running_loop())
+    return module.build(module.Config(**options), Context("p", "b", clock=clock, buffer_bytes_max=bytes_max))
+
+
+def batch_of(count: int, start: int = 0) -> Batch:
+    batch = Batch([{"n": start + n} for n in range(count)])
+    handle = Handle()
+    batch.promise(handle)
+    return batch
+
+
+def test_small_writes_are_joined_and_large_ones_handed_over_whole() -> None:
+    async def run() -> None:
+        buffer = buffer_of(buffer_size=100, batch_size=10)
+        for start in range(4):
+            assert buffer.write_now(batch_of(4, start * 4), 1)
+        assert buffer.write_now(batch_of(30, 16), 1)
+        sizes = []
+        while buffer._queue:
+            sizes.append((await buffer.read()).events)
+        assert sizes == [8, 8, 30]
+
+    run_virtual(run())
+
+
+def test_room_returns_when_the_sinks_are_done_not_when_it_is_read() -> None:
+    async def run() -> None:
+        buffer = buffer_of(buffer_size=10, batch_size=10)
+        assert buffer.write_now(batch_of(10), 1)
+        load = await buffer.read()
+        assert not buffer.write_now(batch_of(1), 1)
+        buffer.done(load)
+        assert buffer.write_now(batch_of(1), 1)
+
+    run_virtual(run())
+
+
+def test_bytes_are_bounded_too() -> None:
+    async def run() -> None:
+        buffer = buffer_of(buffer_size=10, batch_size=10, bytes_max=100)
+        assert buffer.write_now(batch_of(1), 60)
+        assert not buffer.write_now(batch_of(1), 60)
+        with pytest.raises(BufferTooSmall):
+            await buffer.write(batch_of(1), 101)
+        with pytest.raises(BufferTooSmall, match="Buffer capacity too small for the number of records: 11"):
+            await buffer.write(batch_of(11), 1)
+
+    run_virtual(run())
+
+
+def test_a_write_that_timed_out_left_nothing() -> None:
+    async def run() -> None:
+        buffer = buffer_of(buffer_size=10, batch_size=10)
+        assert buffer.write_now(batch_of(10), 1)
+        with pytest.raises(BufferFull, match=r"Pipeline \[p\] - Buffer does not have enough capacity left"):
+            await buffer.write(batch_of(1), 1, timeout_s=3)
+        buffer.done(await buffer.read())
+        buffer.close()
+        assert await buffer.read() is None
+
+    run_virtual(run())
+
+
+def test_writers_get_room_in_the_order_they_came() -> None:
+    async def run() -> None:
+        buffer = buffer_of(buffer_size=10, batch_size=1)
+        assert buffer.write_now(batch_of(10), 1)
+        first = asyncio.create_task(buffer.write(batch_of(8, 100), 1))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(buffer.write(batch_of(1, 200), 1))
+        await asyncio.sleep(0)
+        assert not buffer.write_now(batch_of(1, 300), 1), "nobody jumps the line"
+        buffer.done(await buffer.read())
+        await asyncio.gather(first, second)
+        firsts = [(await buffer.read()).batch.bodies[0]["n"] for _ in range(2)]
+        assert firsts == [100, 200]
+
+    run_virtual(run())
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_cancelled_and_timed_out_writers_never_lose_or_make_room(seed: int) -> None:
+    chance = random.Random(seed)
+
+    async def run() -> None:
+        buffer = buffer_of(buffer_size=20, batch_size=5)
+        written = read = 0
+
+        async def writer() -> None:
+            nonlocal written
+            count = chance.randrange(1, 12)
+            try:
+                await buffer.write(batch_of(count), 1, timeout_s=chance.choice([None, 0.01, 0.5]))
+            except BufferFull:
+                return
+            written += count
+
+        async def reader() -> None:
+            nonlocal read
+            while (load := await buffer.read()) is not None:
+                read += load.events
+                await asyncio.sleep(chance.random() / 10)
+                buffer.done(load)
+
+        reading = asyncio.create_task(reader())
+        tasks = []
+        for _ in range(60):
+            tasks.append(asyncio.create_task(writer()))
+            await asyncio.sleep(chance.random() / 20)
+            if chance.random() < 0.3:
+                chance.choice(tasks).cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        buffer.close()
+        await reading
+        assert written == read
+        assert buffer._events == buffer._bytes == buffer._granted == 0
+
+    run_virtual(run())
