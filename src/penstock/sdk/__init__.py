@@ -22,7 +22,7 @@ from penstock.core.handle import Handle
 from penstock.core.json_text import decode, encode
 from penstock.core.key import MISSING
 from penstock.core.metrics import Counter, Gauge, Scope, Summary, Timer
-from penstock.expr import Expression
+from penstock.expr import Expression, valid_format
 from penstock.sdk.aws_options import AwsOptions
 from penstock.sdk.context import Context, SinkOptions
 from penstock.sdk.example import Example
@@ -124,4 +124,5 @@ __all__ = [
     "copy_value",
     "decode",
     "encode",
+    "valid_format",
 ]
