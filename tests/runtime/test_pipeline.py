@@ -57,7 +57,7 @@ class Rig:
         compiled = [(route, compile_expression(text)) for route, text in (routes or {}).items()]
         parts = Parts(name, buffer, stages or [], compiled, branches, source, workers, {"sink": ctx})
         around = Surroundings(self.context(name, "runner"), self.letters)
-        made = Pipeline(parts, around, self.letters, self.clock, lambda: None)
+        made = Pipeline(parts, around, self.clock, lambda: None)
         self.pipelines.append(made)
         return made
 

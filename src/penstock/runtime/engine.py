@@ -23,7 +23,6 @@ from penstock.sdk import Context, Sink, SinkOptions, Source
 
 log = logging.getLogger(__name__)
 
-FAILURE_PIPELINE = "dlq_pipeline"
 EXIT_OK = 0
 EXIT_CONFIG = 1
 EXIT_FAILED = 3
@@ -140,7 +139,7 @@ class Engine:
         branches = [self._branch(plan, index, sink, contexts) for index, sink in enumerate(plan.sinks)]
         parts = Parts(plan.name, buffer, stages, list(plan.routes), branches, source, plan.workers, contexts)
         around = Surroundings(self._context(plan, "PipelineRunner", "pipeline"), dead_letters)
-        return Pipeline(parts, around, dead_letters, self.clock, self._failure_pipeline)
+        return Pipeline(parts, around, self.clock, lambda: self.pipelines.get(plan.failure_pipeline or ""))
 
     def _stage(self, plan: PipelinePlan, index: int) -> Stage:
         processor = plan.processors[index]
@@ -184,9 +183,6 @@ class Engine:
         if path not in self._files:
             self._files[path] = DeadLetterFile(path)
         return self._files[path]
-
-    def _failure_pipeline(self) -> Pipeline | None:
-        return self.pipelines.get(FAILURE_PIPELINE)
 
     def _take_data_dir(self) -> None:
         """Two engines on one data directory would undo each other's progress: the second one is told."""

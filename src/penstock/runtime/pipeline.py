@@ -14,7 +14,6 @@ from penstock.core.errors import Permanent, Transient
 from penstock.core.handle import Handle
 from penstock.core.metrics import Counter, Timer
 from penstock.expr import Expression
-from penstock.runtime.dead_letters import DeadLetterWriter
 from penstock.runtime.deliver import Delivery, SinkState, Surroundings
 from penstock.sdk import Buffer, Context, Load, Sink, Source
 
@@ -95,7 +94,6 @@ class Pipeline:
         self,
         parts: Parts,
         surroundings: Surroundings,
-        dead_letters: DeadLetterWriter,
         clock: Clock,
         failure_pipeline: Callable[[], Pipeline | None],
     ) -> None:
@@ -107,7 +105,6 @@ class Pipeline:
         self.ended = asyncio.Event()
         """Set when the source has come to its end or the pipeline has failed."""
         self._around = surroundings
-        self._dead_letters = dead_letters
         self._clock = clock
         self._failure_pipeline = failure_pipeline
         self._loop = asyncio.get_running_loop()
@@ -278,7 +275,7 @@ class Pipeline:
         reason = f"{type(error).__name__}: {error}"
         rest = batch.select(held)
         failure = self._failure_pipeline()
-        if failure is not None and failure is not self:
+        if failure is not None:
             for body in rest.bodies:
                 body["_failure_metadata"] = {
                     "pluginId": plugin,

@@ -166,6 +166,10 @@ class PluginUse:
     config: PluginConfig
 
 
+def _shown(use: PluginUse | None) -> dict[str, Any] | None:
+    return None if use is None else {use.name: use.config.model_dump(mode="json", exclude_unset=True, fallback=str)}
+
+
 class Nested:
     """Marks an option that holds a plugin: `codec: Annotated[PluginUse | None, Nested("input_codec")] = None`."""
 
@@ -189,5 +193,6 @@ class Nested:
 
         return core_schema.with_info_plain_validator_function(
             resolve,
+            serialization=core_schema.plain_serializer_function_ser_schema(_shown),
             metadata={"pydantic_js_functions": [lambda _schema, _handler: {"type": "object", "x-plugin": self.kind}]},
         )

@@ -26,6 +26,7 @@ _LOGS_KEPT = 20
 """Log files kept for each service, the newest ones."""
 _START_ATTEMPTS = 3
 """A free port can be taken by somebody else before the server binds it."""
+_tools: set[subprocess.Popen[bytes]] = set()
 _PORT_TAKEN = ("address already in use", "bindexception", "failed to bind")
 
 
@@ -145,7 +146,14 @@ class Service(ABC):
         self.stop()
 
     async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
+        starting = asyncio.create_task(asyncio.to_thread(self.start))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            interrupt_tools()
+            await asyncio.wait([starting])  # a thread cannot be cancelled
+            await asyncio.to_thread(self.stop)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -212,16 +220,30 @@ def free_port() -> int:
 def run_quietly(argv: Sequence[str], *, cwd: Path, what: str, timeout_s: float = 1800.0) -> None:
     """Run a tool that fetches or compiles; its last lines become the reason when it fails."""
     try:
-        done = subprocess.run(  # noqa: S603 (the callers choose the tool)
-            list(argv), cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+        tool = subprocess.Popen(  # noqa: S603 (the callers choose the tool)
+            list(argv), cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
     except OSError as error:
         raise ServiceUnavailable(f"{what}: {error}") from error
+    _tools.add(tool)
+    try:
+        said, _ = tool.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
         raise ServiceUnavailable(f"{what} took longer than {timeout_s:g} s") from error
-    if done.returncode:
-        said = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()
-        raise ServiceUnavailable("\n  ".join([f"{what} failed with code {done.returncode}:", *said[-8:]]))
+    finally:
+        _tools.discard(tool)
+        if tool.poll() is None:
+            tool.kill()
+            tool.communicate()
+    if tool.returncode:
+        lines = said.decode(errors="replace").strip().splitlines()
+        raise ServiceUnavailable("\n  ".join([f"{what} failed with code {tool.returncode}:", *lines[-8:]]))
+
+
+def interrupt_tools() -> None:
+    """End the tools that are fetching now; whoever waits for them gets `ServiceUnavailable`."""
+    for tool in list(_tools):
+        tool.terminate()
 
 
 def _new_log(name: str, port: int) -> Path:
