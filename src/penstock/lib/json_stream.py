@@ -1,0 +1,127 @@
+"""JSON values one after the other in a stream of bytes, however it is cut into pieces."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from penstock.core.errors import EventError
+from penstock.core.json_text import decode
+
+_decode = msgspec.json.Decoder().decode
+_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
+_TRUNCATED = "truncated"
+_BLANK = b" \t\r\n"
+_GROWTH = 1.5
+"""An unfinished value is looked at again when there is half as much more of it, which keeps the work linear."""
+
+
+def first_value(data: memoryview | bytes) -> tuple[Any, int] | None:
+    """The first value in `data` and where what follows it begins; None while it is not complete.
+
+    A number or word at the very end counts as complete. Raises ValueError when it is malformed or nested too deeply.
+    """
+    try:
+        return _decode(data), len(data)
+    except msgspec.DecodeError as error:
+        found = _TRAILING.search(str(error))
+        if found is None:
+            if _TRUNCATED in str(error):
+                return None
+            raise
+        end = int(found[1]) - 1
+        return _decode(data[:end]), end
+    except RecursionError:
+        raise ValueError("JSON is nested too deeply") from None
+
+
+class JsonValues:
+    """Values on lines of their own, several on a line, or over several lines; blanks between them mean nothing."""
+
+    def __init__(self, value_bytes_max: int) -> None:
+        self._value_bytes_max = value_bytes_max
+        self._rest = b""
+        self._look_at_bytes = 0
+        """Size of the rest at which an unfinished value is tried again; 0 where the rest is the start of a line."""
+
+    def feed(self, data: bytes) -> list[Any]:
+        """The values that are complete now. Raises `EventError` where there is no JSON, or a value is too large."""
+        data = self._rest + data if self._rest else data
+        values: list[Any] = []
+        self._rest = b""
+        while data:
+            if self._look_at_bytes:
+                if len(data) < self._look_at_bytes:
+                    break
+                data = self._across_lines(data, values)
+                if self._look_at_bytes:
+                    break
+                continue
+            end = data.rfind(b"\n") + 1
+            if end == 0:
+                break
+            data = self._lines(data, end, values)
+        self._keep(data)
+        return values
+
+    def finish(self) -> list[Any]:
+        """The values of what is left. Raises `EventError` where the last one is cut off."""
+        values: list[Any] = []
+        rest, self._rest, self._look_at_bytes = self._rest, b"", 0
+        while rest := rest.lstrip(_BLANK):
+            found = _first(rest)
+            if found is None:
+                raise EventError("The JSON ends in the middle of a value", cause="json")
+            values.append(found[0])
+            rest = rest[found[1] :]
+        return values
+
+    def _lines(self, data: bytes, end: int, values: list[Any]) -> bytes:
+        """Read whole lines; returns what is still to be looked at: the unfinished line, or from an odd line on."""
+        start = 0
+        for line in data[:end].split(b"\n"):
+            if line and not line.isspace():
+                try:
+                    values.append(decode(line))
+                except ValueError:
+                    self._look_at_bytes = 1  # several values, or one that goes on in the next line
+                    return data[start:]
+            start += len(line) + 1
+        return data[end:]
+
+    def _across_lines(self, data: bytes, values: list[Any]) -> bytes:
+        """Read values until one ends at the end of a line; then lines are looked at again."""
+        view = memoryview(data)
+        position = 0
+        while True:
+            while position < len(data) and data[position] in _BLANK:
+                position += 1
+                if data[position - 1] == 10:
+                    self._look_at_bytes = 0
+                    return data[position:]
+            found = _first(view[position:]) if position < len(data) else None
+            if found is None:
+                rest = data[position:]
+                self._look_at_bytes = max(1, int(len(rest) * _GROWTH))
+                return rest
+            values.append(found[0])
+            position += found[1]
+            line_end = data.rfind(b"\n", 0, position)
+            if line_end >= 0 and data[line_end:position].isspace():  # blanks were skipped over a line's end
+                self._look_at_bytes = 0
+                return data[position:]
+
+    def _keep(self, data: bytes) -> None:
+        if len(data) > self._value_bytes_max:
+            self._rest = b""
+            raise EventError(f"A JSON value is larger than {self._value_bytes_max} bytes", cause="too_large")
+        self._rest = data
+
+
+def _first(data: memoryview | bytes) -> tuple[Any, int] | None:
+    try:
+        return first_value(data)
+    except ValueError as error:
+        raise EventError(f"This is no JSON: {error}", cause="json") from error

@@ -1,0 +1,71 @@
+"""Writes documents to OpenSearch, Amazon OpenSearch Service, OpenSearch Serverless and Elasticsearch by bulk requests.
+
+The index is created before the first document arrives, together with its template and rollover policy where there are
+any; `index_type: management_disabled` leaves all that to you. While the servers are away or refuse the identity of the
+pipeline, the sink tries again every 5 seconds and the source waits.
+
+What becomes of a document the server refuses:
+
+| answer | outcome |
+| --- | --- |
+| 409 on `create` | it is there already: success, counted in `documentsDuplicates` |
+| 409 with an external version | a newer one is there: success, counted in `documentsVersionConflictErrors` |
+| 404 on `delete` | it is gone already: success, counted in `documentsAlreadyDeleted` |
+| 401, 403, 429, 5xx | tried again, only this document |
+| 400, 404 on `update`, other 409 | dead letter with the server's reason, the id, the action and the routing |
+
+Of the entries in `actions` the first that matches is used and `action` where none does; Data Prepper takes the last
+entry when none matches. An unknown action makes a dead letter; Data Prepper loses the event.
+"""
+
+from penstock import sdk
+from penstock.plugins.sinks.opensearch.options import Config
+from penstock.plugins.sinks.opensearch.sink import OpenSearchSink
+
+__all__ = ["EXAMPLES", "Config", "build"]
+
+
+def build(config: Config, ctx: sdk.Context) -> sdk.BulkSink:
+    return OpenSearchSink(config, ctx)
+
+
+EXAMPLES = [
+    sdk.Example(
+        "One index a day, ids from the events, sent again without making duplicates",
+        config="""
+hosts: ["https://localhost:9200"]
+index: logs-%{yyyy.MM.dd}
+username: admin
+password: admin
+action: create
+document_id: "${/request/id}"
+""",
+    ),
+    sdk.Example(
+        "Changes of a DynamoDB table",
+        config="""
+hosts: ["https://search-mydomain.us-east-1.es.amazonaws.com"]
+index: table-index
+index_type: custom
+document_id: '${getMetadata("primary_key")}'
+action: '${getMetadata("opensearch_action")}'
+document_version: '${getMetadata("document_version")}'
+document_version_type: external
+aws: {sts_role_arn: "arn:aws:iam::123456789012:role/Example-Role", region: us-east-1}
+""",
+    ),
+    sdk.Example(
+        "An index for each tenant, made legal, with a template and conditional actions",
+        config="""
+hosts: ["http://localhost:9200"]
+index: "events-${/tenant}"
+normalize_index: true
+template_type: index-template
+template_content: '{"template": {"settings": {"number_of_shards": 1}}}'
+document_id: "${/id}"
+actions:
+  - {type: delete, when: "/deleted == true"}
+  - {type: upsert}
+""",
+    ),
+]

@@ -1,0 +1,334 @@
+"""From events to bulk operations: the action line, the document, and the key that keeps operations in order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from penstock import sdk
+from penstock.lib.index_name import compile_index_name
+from penstock.plugins.sinks.opensearch.index_types import INDEX_TYPES
+from penstock.plugins.sinks.opensearch.notices import Notices
+from penstock.plugins.sinks.opensearch.options import ACTIONS, Config, Script, compile_template
+from penstock.plugins.sinks.opensearch.targets import Targets
+
+ID_BYTES_MAX = 512
+"""OpenSearch refuses a whole request for one longer id."""
+PLAIN_RETRY_BATCHES = 64
+"""After a batch that the fastest encoder refused, this many go the second way before it is tried again."""
+
+_LONG = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+_LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1
+_RETRY_ON_CONFLICT = 3
+_dumps = orjson.dumps
+_NEWLINE = orjson.OPT_APPEND_NEWLINE
+
+Text = Callable[[sdk.Body, sdk.Meta], str]
+
+
+class Documents:
+    """Encodes batches for one sink. Reads bodies, never changes them."""
+
+    def __init__(self, config: Config, ctx: sdk.Context, targets: Targets, notices: Notices) -> None:
+        alias = config.alias
+        assert alias is not None, "the options check that there is an index"
+        self._alias = alias
+        self._targets = targets
+        self._notices = notices
+        self._clock = ctx.clock
+        self._index = compile_index_name(alias, normalize=config.normalize_index)
+        self._document = _compile_document(config, ctx.sink_options)
+        self._action = _compile_action(config)
+        self._static_action = config.action if not config.actions and "${" not in config.action else None
+        self._id, self._id_source = _text_option(
+            INDEX_TYPES[config.kind].document_id or config.document_id, config.document_id_field
+        )
+        self._routing, self._routing_source = _text_option(config.routing, config.routing_field)
+        self._version = None if config.document_version is None else compile_template(config.document_version).render
+        self._version_source = config.document_version
+        self._version_type = config.document_version_type
+        self._script = None if config.script is None else _CompiledScript(config.script)
+        self._plain = (
+            self._static_action in ("index", "create")
+            and not self._index.is_dynamic
+            and self._document is None
+            and self._id is None
+            and self._routing is None
+            and self._version is None
+            and self._version_type is None
+        )
+        """Whether every event of a batch has the same action line and is written as it is."""
+        self._rest_batches = 0
+        self._lines: dict[tuple[str, str], bytes] = {}
+        self._dropped = {
+            "index": ctx.metrics.counter("dynamicIndexDroppedEvents"),
+            "document_version": ctx.metrics.counter("dynamicDocumentVersionDroppedEvents"),
+            "action": ctx.metrics.counter("invalidActionErrors"),
+        }
+
+    def encode(self, batch: sdk.Batch) -> sdk.Items:
+        now_ns = self._clock.now_ns()
+        if self._index.is_dynamic:
+            return self._encode_each(batch, None, now_ns)
+        name = self._index.render({}, batch.origin, now_ns)
+        self._targets.see(name)
+        if self._plain and name not in self._targets.streams:
+            return self._encode_alike(batch, name)
+        return self._encode_each(batch, name, now_ns)
+
+    def _encode_alike(self, batch: sdk.Batch, name: str) -> sdk.Items:
+        assert self._static_action is not None
+        line = self._line(self._static_action, name) + b"}}\n"
+        bodies = batch.bodies
+        if self._rest_batches == 0:
+            try:
+                return sdk.Items([line + _dumps(body, None, _NEWLINE) for body in bodies], range(len(bodies)))
+            except TypeError:
+                self._rest_batches = PLAIN_RETRY_BATCHES
+        self._rest_batches -= 1
+        data: list[bytes] = []
+        slots: list[int] = []
+        rejected: list[sdk.Failure] = []
+        encode = sdk.encode
+        for slot, body in enumerate(bodies):
+            try:
+                data.append(line + encode(body) + b"\n")
+            except sdk.EventError as error:
+                rejected.append(self._rejection(slot, error, name, None))
+            else:
+                slots.append(slot)
+        return sdk.Items(data, slots, None, rejected)
+
+    def _encode_each(self, batch: sdk.Batch, static_name: str | None, now_ns: int) -> sdk.Items:
+        data: list[bytes] = []
+        slots: list[int] = []
+        keys: list[Any] | None = None if self._id is None else []
+        rejected: list[sdk.Failure] = []
+        metas, origin = batch.metas, batch.origin
+        for slot, body in enumerate(batch.bodies):
+            meta = metas[slot] or origin
+            name, id_ = static_name or self._alias, None
+            try:
+                if static_name is None:
+                    name = self._name(body, meta, now_ns)
+                stream = name in self._targets.streams
+                id_ = None if self._id is None else self._text(self._id, "document_id", self._id_source, body, meta)
+                data.append(self._operation(body, meta, name, id_, stream=stream))
+            except sdk.EventError as error:
+                rejected.append(self._rejection(slot, error, name, id_))
+            else:
+                slots.append(slot)
+                if keys is not None:
+                    keys.append(None if id_ is None else (name, id_))
+        return sdk.Items(data, slots, keys, rejected)
+
+    def _operation(self, body: sdk.Body, meta: sdk.Meta, name: str, id_: str | None, *, stream: bool) -> bytes:
+        action = self._static_action or self._resolve_action(body, meta)
+        if stream:
+            if action not in ("create", "index"):
+                self._notices.once(
+                    "Data Stream '%s' requires 'create' action, but '%s' was configured. Using 'create' action.",
+                    name,
+                    action,
+                )
+            action = "create"
+            if "@timestamp" not in body:
+                body = {**body, "@timestamp": meta.received_ms or self._clock.now_ms()}
+        version = None if self._version is None else self._version_number(self._version, body, meta)
+        routing = None
+        if self._routing is not None and not stream:
+            routing = self._text(self._routing, "routing", self._routing_source, body, meta)
+        line = self._line("update" if action == "upsert" else action, name)
+        line += self._options(action, id_, routing, version) + b"}}\n"
+        if action == "delete":
+            return line
+        document = body if self._document is None else self._document(body, meta)
+        text = sdk.encode(document)
+        if action == "index" or action == "create":
+            return line + text + b"\n"
+        if self._script is not None:
+            return line + self._script.operation(text, body, meta, upsert=action == "upsert")
+        if action == "upsert":
+            return line + b'{"doc":' + text + b',"upsert":' + text + b"}\n"
+        return line + b'{"doc":' + text + b"}\n"
+
+    def _options(self, action: str, id_: str | None, routing: str | None, version: int | None) -> bytes:
+        """The part of the action line behind the index."""
+        options = b""
+        if id_ is None:
+            if action not in ("index", "create"):
+                raise sdk.EventError(f"the action {action} needs a document id", cause="document_id")
+            if version is not None and action == "index":
+                raise sdk.EventError("a document version needs a document id", cause="document_id")
+        else:
+            text = sdk.encode(id_)
+            if len(id_) * 4 > ID_BYTES_MAX and len(id_.encode("utf-8", "replace")) > ID_BYTES_MAX:
+                raise sdk.EventError(
+                    f"id is too long, must be no longer than {ID_BYTES_MAX} bytes but was: {len(id_.encode())}",
+                    cause="document_id",
+                )
+            options += b',"_id":' + text
+        if routing is not None:
+            options += b',"routing":' + sdk.encode(routing)
+        if action != "create":
+            if version is not None:
+                options += b',"version":%d' % version
+            if self._version_type is not None:
+                options += b',"version_type":"' + self._version_type.encode() + b'"'
+            if self._script is not None and action == "upsert":
+                options += b',"retry_on_conflict":%d' % _RETRY_ON_CONFLICT
+        return options
+
+    def _line(self, action: str, name: str) -> bytes:
+        """The action line up to its options."""
+        line = self._lines.get((action, name))
+        if line is None:
+            if len(self._lines) >= 10_000:
+                self._lines.clear()
+            line = self._lines[action, name] = b'{"%s":{"_index":%s' % (action.encode(), sdk.encode(name))
+        return line
+
+    def _name(self, body: sdk.Body, meta: sdk.Meta, now_ns: int) -> str:
+        try:
+            name = self._index.render(body, meta, now_ns)
+        except (sdk.EventError, sdk.ExpressionError) as error:
+            self._notices.error(
+                "There was an exception when constructing the index name. Check the dlq if configured to see details "
+                "about the affected Event: %s",
+                error,
+            )
+            raise sdk.EventError(str(error), cause="index") from error
+        self._targets.see(name)
+        return name
+
+    def _text(self, render: Text, option: str, source: str, body: sdk.Body, meta: sdk.Meta) -> str | None:
+        """An id or routing; None where it cannot be filled or is empty: then the server chooses."""
+        try:
+            text = render(body, meta)
+        except (sdk.EventError, sdk.ExpressionError) as error:
+            self._notices.error(
+                f"Unable to construct {option} with format %s, the {option} will be generated by OpenSearch: %s",
+                source,
+                error,
+            )
+            return None
+        return text or None
+
+    def _resolve_action(self, body: sdk.Body, meta: sdk.Meta) -> str:
+        try:
+            action = self._action(body, meta)
+        except (sdk.EventError, sdk.ExpressionError) as error:
+            raise sdk.EventError(f"The action cannot be resolved: {error}", cause="action") from error
+        known = action.lower()
+        if known not in ACTIONS:
+            self._notices.error("Unknown action %s, the event is a dead letter", action)
+            raise sdk.EventError(
+                f'action "{action}" is invalid. action must be one of the following: [{", ".join(ACTIONS)}]',
+                cause="action",
+            )
+        return known
+
+    def _version_number(self, render: Text, body: sdk.Body, meta: sdk.Meta) -> int:
+        try:
+            text = render(body, meta)
+        except (sdk.EventError, sdk.ExpressionError) as error:
+            message = f"There was an exception when evaluating the document_version '{self._version_source}': {error}"
+            self._notices.error("%s Check the dlq if configured to see more details about the affected Event", message)
+            raise sdk.EventError(message, cause="document_version") from error
+        if _LONG.fullmatch(text) and _LONG_MIN <= int(text) <= _LONG_MAX:
+            return int(text)
+        message = (
+            f"Unable to convert the result of evaluating document_version '{self._version_source}' to Long for an "
+            f"Event. The evaluation result '{text}' must be a valid Long type"
+        )
+        self._notices.error("%s", message)
+        raise sdk.EventError(message, cause="document_version")
+
+    def _rejection(self, slot: int, error: sdk.EventError, name: str, id_: str | None) -> sdk.Failure:
+        counter = self._dropped.get(error.cause)
+        if counter is not None:
+            counter.add()
+        return sdk.Failure(slot, str(error), details={"index": name, "indexId": id_})
+
+
+class _CompiledScript:
+    """The script of an update, as it stands in the body of an operation."""
+
+    def __init__(self, script: Script) -> None:
+        lines = (line.strip() for line in script.source.split("\n"))
+        source = "\n".join(line for line in lines if line and not line.startswith("//"))
+        self._head = b'{"script":{"lang":"painless","source":' + sdk.encode(source) + b',"params":'
+        params = script.params or {}
+        self._fixed = {key: value for key, value in params.items() if not (isinstance(value, str) and "${" in value)}
+        self._filled = {key: compile_template(params[key]).render for key in params if key not in self._fixed}
+
+    def operation(self, document: bytes, body: sdk.Body, meta: sdk.Meta, *, upsert: bool) -> bytes:
+        try:
+            params = {**self._fixed, **{key: render(body, meta) for key, render in self._filled.items()}}
+        except sdk.ExpressionError as error:
+            raise sdk.EventError(f"A parameter of the script cannot be filled: {error}", cause="script") from error
+        rest = sdk.encode(params)[1:-1]
+        text = self._head + b'{"doc":' + document + (b"," + rest if rest else b"") + b"}}"
+        if upsert:
+            text += b',"scripted_upsert":true,"upsert":' + document
+        return text + b"}\n"
+
+
+def _compile_document(config: Config, options: sdk.SinkOptions) -> Callable[[sdk.Body, sdk.Meta], Any] | None:
+    """What is written of an event; None: all of it."""
+    shape: Callable[[sdk.Body, sdk.Meta], Any] | None = None
+    if options.include_keys or options.exclude_keys or options.tags_target_key is not None:
+        shape = sdk.compile_document(
+            include_keys=options.include_keys,
+            exclude_keys=options.exclude_keys,
+            tags_target_key=options.tags_target_key,
+        )
+    if config.document_root_key is None or not config.document_root_key.parts:
+        return shape
+    read = config.document_root_key.get
+
+    def document(body: sdk.Body, meta: sdk.Meta) -> Any:
+        part = read(body)
+        if part is sdk.MISSING:
+            part = body
+        elif type(part) is not dict:
+            part = {"data": part}
+        return part if shape is None else shape(part, meta)
+
+    return document
+
+
+def _compile_action(config: Config) -> Text:
+    default = _action_text(config.action)
+    if not config.actions:
+        return default
+    entries = [(None if entry.when is None else entry.when.test, _action_text(entry.type)) for entry in config.actions]
+
+    def resolve(body: sdk.Body, meta: sdk.Meta) -> str:
+        for test, text in entries:
+            if test is None or test(body, meta):
+                return text(body, meta)
+        return default(body, meta)
+
+    return resolve
+
+
+def _action_text(action: str) -> Text:
+    if "${" in action:
+        render: Text = compile_template(action).render
+        return render
+    return lambda _body, _meta: action
+
+
+def _text_option(template: Any, field: Any) -> tuple[Text | None, str]:
+    """The way to the text of an id or routing and how it was configured."""
+    if field is not None:
+        return compile_template("${" + field.text + "}").render, field.text
+    if template is None:
+        return None, ""
+    if isinstance(template, str):
+        return compile_template(template).render, template
+    return template.render, template.text

@@ -1,0 +1,172 @@
+"""Reading the answer to a bulk request: which items were refused, and what each refusal means.
+
+Most answers say `"errors":false` at their head; then nothing else of them is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import msgspec
+
+FILTER_PATH = "errors,took,items.*.error,items.*.status,items.*._index,items.*._id"
+_HEAD_BYTES = 512
+
+
+class Verdict(Enum):
+    """What became of an item."""
+
+    WRITTEN = auto()
+    DUPLICATE = auto()
+    """`create` of an id that exists."""
+    OUTDATED = auto()
+    """The index holds the same or a newer external version."""
+    ALREADY_GONE = auto()
+    """`delete` of a document that does not exist."""
+    INDEX_MISSING = auto()
+    RETRY = auto()
+    TOO_LARGE = auto()
+    REFUSED = auto()
+
+
+_SUCCESS = (Verdict.WRITTEN, Verdict.DUPLICATE, Verdict.OUTDATED, Verdict.ALREADY_GONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The server's word on one item."""
+
+    verdict: Verdict
+    status: int
+    index: str
+    reason: str
+
+
+class BulkReplyError(Exception):
+    """The reply is no answer to the request: cut short, or not one answer for each item."""
+
+
+class _Cause(msgspec.Struct):
+    type: str | None = None
+    reason: str | None = None
+    caused_by: _Cause | None = None
+
+
+class _Outcome(msgspec.Struct):
+    status: int = 0
+    index: str = msgspec.field(default="", name="_index")
+    error: _Cause | str | None = None
+
+
+class _Item(msgspec.Struct):
+    index: _Outcome | None = None
+    create: _Outcome | None = None
+    update: _Outcome | None = None
+    delete: _Outcome | None = None
+
+
+class _Reply(msgspec.Struct):
+    items: list[_Item]
+
+
+class _ErrorReply(msgspec.Struct):
+    error: _Cause | str | None = None
+    message: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Reply).decode
+_decode_error = msgspec.json.Decoder(_ErrorReply).decode
+
+
+def read_bulk_reply(body: bytes, expected: int, *, external_version: bool) -> list[Answer] | None:
+    """One answer for each item in their order, or None when all were written. Raises `BulkReplyError`."""
+    head = body[:_HEAD_BYTES]
+    if (b'"errors":false' in head or b'"errors": false' in head) and body.rstrip().endswith(b"}"):
+        return None
+    try:
+        items = _decode(body).items
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BulkReplyError(f"the answer to the bulk request cannot be read: {error}") from error
+    if len(items) != expected:
+        raise BulkReplyError(f"the bulk request had {expected} items, its answer has {len(items)}")
+    return [_judge(item, external_version) for item in items]
+
+
+def _judge(item: _Item, external_version: bool) -> Answer:
+    action, outcome = _outcome(item)
+    cause = outcome.error if isinstance(outcome.error, _Cause) else None
+    kind = (cause.type or "") if cause is not None else ""
+    verdict = _verdict(action, outcome.status, kind, outcome.error is not None, external_version)
+    reason = ""
+    if verdict not in _SUCCESS:
+        reason = _reason(outcome.error) or f"{action} answered {outcome.status}"
+    return Answer(verdict, outcome.status, outcome.index, reason)
+
+
+def _outcome(item: _Item) -> tuple[str, _Outcome]:
+    if item.index is not None:
+        return "index", item.index
+    if item.create is not None:
+        return "create", item.create
+    if item.update is not None:
+        return "update", item.update
+    if item.delete is not None:
+        return "delete", item.delete
+    raise BulkReplyError("an item of the answer to the bulk request names no action")
+
+
+def _verdict(action: str, status: int, kind: str, failed: bool, external_version: bool) -> Verdict:
+    if 200 <= status < 300 and not failed:
+        return Verdict.WRITTEN
+    if status == 409:
+        if action == "create":
+            return Verdict.DUPLICATE
+        if external_version and kind == "version_conflict_engine_exception":
+            return Verdict.OUTDATED
+        return Verdict.RETRY if action == "update" else Verdict.REFUSED  # an update lost a race against another one
+    if status == 404:
+        if action == "delete":
+            return Verdict.ALREADY_GONE
+        return Verdict.INDEX_MISSING if kind == "index_not_found_exception" else Verdict.REFUSED
+    if status == 413:
+        return Verdict.TOO_LARGE
+    if status == 400 or 200 <= status < 300:
+        return Verdict.REFUSED
+    return Verdict.RETRY
+
+
+def _reason(error: _Cause | str | None) -> str:
+    """The reason and what caused it, in one line."""
+    if error is None or isinstance(error, str):
+        return error or ""
+    reasons: list[str] = []
+    cause: _Cause | None = error
+    while cause is not None:
+        reasons.append(cause.reason or "unknown")
+        cause = cause.caused_by
+    return " caused by ".join(reasons)
+
+
+def error_text(status: int, body: bytes) -> str:
+    """What an answer with an error status says: `Request failed: [security_exception] no permissions for …`."""
+    error: _Cause | str | None = None
+    try:
+        reply = _decode_error(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        text = body[:300].decode("utf-8", "replace").strip()
+    else:
+        error = reply.error
+        text = reply.message or ""
+    if isinstance(error, _Cause):
+        return f"Request failed: [{error.type or status}] {_reason(error)}"
+    return f"Request failed: [{status}] {error or text or 'no reason given'}"
+
+
+def error_type(body: bytes) -> str:
+    """The type of the error in an answer; empty where it names none."""
+    try:
+        error = _decode_error(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    return (error.type or "") if isinstance(error, _Cause) else ""

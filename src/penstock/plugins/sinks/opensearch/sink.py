@@ -1,0 +1,395 @@
+"""The sink itself: prepares indexes, sends bulk requests and reads what became of each document."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from penstock import sdk
+from penstock.plugins.sinks.opensearch.client import Cluster
+from penstock.plugins.sinks.opensearch.documents import Documents
+from penstock.plugins.sinks.opensearch.indexes import IndexSetup, SetupRefused, permission_hint
+from penstock.plugins.sinks.opensearch.notices import Notices
+from penstock.plugins.sinks.opensearch.options import Config
+from penstock.plugins.sinks.opensearch.reply import (
+    Answer,
+    BulkReplyError,
+    Verdict,
+    error_text,
+    read_bulk_reply,
+)
+from penstock.plugins.sinks.opensearch.targets import Targets
+
+MIB = 1024 * 1024
+REQUEST_BYTES_MAX = 100 * MIB
+"""What a server takes unless it is told otherwise (`http.max_content_length`)."""
+HEALS_MAX = 3
+"""How often in a row a missing index is prepared again before its documents become dead letters."""
+HEAL_MEMORY_S = 60.0
+SETUP_RETRY_S = 1.0
+SENT_BEFORE_MAX = 1_000_000
+COMPRESSION_RATIO_MAX = 20.0
+_TRANSIENT_STATUSES = frozenset((401, 403, 407, 408, 421, 423, 425, 429))
+_EXTERNAL = ("external", "external_gte")
+
+
+class OpenSearchSink:
+    """Writes documents by bulk requests."""
+
+    def __init__(self, config: Config, ctx: sdk.Context) -> None:
+        self._config = config
+        self._log = ctx.log
+        self._clock = ctx.clock
+        self._now = ctx.clock.monotonic
+        self._targets = Targets(ctx.clock)
+        self._notices = Notices(ctx.log, ctx.clock)
+        self._documents = Documents(config, ctx, self._targets, self._notices)
+        self._cluster = Cluster(config, ctx)
+        self._indexes = IndexSetup(config, self._cluster, self._targets, ctx)
+        self._meters = Meters(ctx.metrics)
+        self._external = config.document_version_type in _EXTERNAL
+        self._preparing = asyncio.Lock()
+        self._unready: dict[str, tuple[str, float]] = {}
+        """Names whose set-up failed, with the reason and when it may be tried again."""
+        self._heals: dict[str, tuple[int, float]] = {}
+        """How often an index was missing in a row, and when last."""
+        self._sent_before: set[int] = set()
+        """Identities of items that were sent and will be sent again; the runtime keeps these bytes alive."""
+        self._bytes_max = _request_bytes_max(config)
+        self._estimates = config.estimate_bulk_size_using_compression and config.compresses
+        self.limits = sdk.Limits(
+            request_bytes_max=self._bytes_max,
+            flush_timeout_s=max(0, config.flush_timeout) / 1000,
+            max_retries=config.max_retries,
+            **({"request_items_max": 1} if config.bulk_size == 0 else {}),
+        )
+        """Read anew for each request: with compressed sizes it follows the ratio of the last requests."""
+        self.dead_letter_file = None if config.dlq_file is None else Path(config.dlq_file)
+        """Where dead letters go, as configured with `dlq_file`."""
+        _warn(config, self._log)
+
+    async def start(self) -> None:
+        self._log.info("Initializing OpenSearch sink")
+        try:
+            await self._cluster.start()
+            await self._indexes.start()
+        except sdk.Permanent as error:
+            await self._cluster.close()
+            raise sdk.Permanent(
+                f"Failed to initialize OpenSearch sink due to a configuration error.\n{error}"
+            ) from error
+        except SetupRefused as error:
+            await self._cluster.close()
+            hint = permission_hint(str(error))
+            raise sdk.Transient(
+                "Failed to initialize OpenSearch sink with a retryable exception. \n"
+                f"org.opensearch.client.opensearch._types.OpenSearchException: {error}" + (hint and f"\n{hint}"),
+                retry_after_s=error.retry_after_s,
+            ) from error
+        except sdk.Transient as error:
+            await self._cluster.close()
+            raise type(error)(
+                f"Failed to initialize OpenSearch sink, retrying: {error} ", retry_after_s=error.retry_after_s
+            ) from error
+        self._log.info("Initialized OpenSearch sink")
+
+    async def stop(self) -> None:
+        await self._cluster.close()
+
+    def encode(self, batch: sdk.Batch) -> sdk.Items:
+        return self._documents.encode(batch)
+
+    async def send(self, data: list[bytes]) -> Sequence[sdk.Failure]:
+        targets = self._targets
+        unready = await self._prepare() if targets.waiting else {}
+        if not (unready or targets.refused or targets.late_streams):
+            return await self._write(data)
+        ready, places, held = self._sort_out(data, unready)
+        if not ready:
+            if all(failure.retryable for failure in held):
+                raise sdk.Transient(held[0].reason)
+            return held
+        failures = await self._write(ready)
+        return [dataclasses.replace(failure, index=places[failure.index]) for failure in failures] + held
+
+    async def _write(self, data: list[bytes]) -> list[sdk.Failure]:
+        answers = await self._bulk(data)
+        return self._all_written(data) if answers is None else self._judge(data, answers)
+
+    def dead_letter(self, data: bytes) -> dict[str, Any]:
+        action, target, document = _parts(data)
+        if action == "update" and isinstance(document, dict):
+            action, document = _updated(document)
+        letter: dict[str, Any] = {
+            "index": target.get("_index"),
+            "indexId": target.get("_id"),
+            "document": {} if document is None else document,
+            "action": action,
+        }
+        for name, key in (("routing", "routing"), ("version", "version"), ("version_type", "versionType")):
+            if name in target:
+                letter[key] = target[name]
+        return letter
+
+    async def _prepare(self) -> dict[str, str]:
+        """Prepare the names that wait for it. Returns those that could not be, with the reason."""
+        async with self._preparing:
+            for name in list(self._targets.waiting):
+                if name in self._unready and self._now() < self._unready[name][1]:
+                    continue
+                self._unready.pop(name, None)
+                try:
+                    await self._indexes.prepare(name, again=name in self._heals)
+                except sdk.Permanent as error:
+                    self._targets.is_refused(name, str(error))
+                    self._notices.error("The index %s cannot be set up: %s", name, error)
+                except sdk.Unreachable:
+                    raise
+                except sdk.Transient as error:
+                    reason = f"Failed to setup dynamic index with an exception. {error}"
+                    self._unready[name] = (reason, self._now() + SETUP_RETRY_S)
+                    self._notices.error("Failed to setup dynamic index with an exception. %s: %s", name, error)
+                else:
+                    if name in self._targets.streams:
+                        self._targets.late_streams = True
+            return {name: reason for name, (reason, _) in self._unready.items() if name in self._targets.waiting}
+
+    def _sort_out(self, data: list[bytes], unready: dict[str, str]) -> tuple[list[bytes], list[int], list[sdk.Failure]]:
+        """Keep back the items whose index is not ready; adapt those that turned out to be for a data stream."""
+        kept: list[bytes] = []
+        places: list[int] = []
+        held: list[sdk.Failure] = []
+        streams = self._targets.streams
+        for place, item in enumerate(data):
+            if not unready and not self._targets.refused and _fits_stream(item):
+                kept.append(item)
+                places.append(place)
+                continue
+            action, target, document = _parts(item)
+            name = target.get("_index", "")
+            if name in unready:
+                held.append(sdk.Failure(place, unready[name], retryable=True))
+                self._sent_before.add(id(item))
+            elif (reason := self._targets.reason(name)) is not None:
+                held.append(sdk.Failure(place, reason, status=400))
+                self._meters.document_errors.add()
+            else:
+                if name in streams and not _fits_stream(item):
+                    item = _for_stream(action, target, document, self._clock.now_ms())
+                kept.append(item)
+                places.append(place)
+        return kept, places, held
+
+    async def _bulk(self, data: list[bytes]) -> list[Answer] | None:
+        """Send one request. None: every item was written."""
+        begin = self._now()
+        meters = self._meters
+        try:
+            reply = await self._cluster.bulk(data, require_alias=self._indexes.require_alias)
+            meters.request_size.observe(reply.plain_bytes)
+            if reply.status >= 300:
+                self._raise_for(reply.status, reply.body, reply.retry_after_s, len(data))
+            try:
+                answers = read_bulk_reply(reply.body, len(data), external_version=self._external)
+            except BulkReplyError as error:
+                raise sdk.Transient(str(error)) from error
+        except (sdk.Transient, sdk.Permanent) as error:
+            meters.request_errors.add()
+            if isinstance(error, sdk.Permanent):
+                meters.request_failed.add()
+                if len(data) == 1:
+                    meters.document_errors.add()
+                    self._sent_before.discard(id(data[0]))
+            else:
+                self._sent_before.update(map(id, data))
+            raise
+        finally:
+            meters.request_latency.observe(self._now() - begin)
+        if self._estimates:
+            self._learn_ratio(reply.plain_bytes, reply.sent_bytes)
+        return answers
+
+    def _raise_for(self, status: int, body: bytes, retry_after_s: float | None, items: int) -> None:
+        """The request as a whole was refused."""
+        self._meters.request_error(status).add()
+        text = error_text(status, body)
+        if status in _TRANSIENT_STATUSES or status >= 500:
+            hint = permission_hint(text) if status in (401, 403) else ""
+            raise sdk.Transient(f"{text} {hint}".rstrip(), retry_after_s=retry_after_s)
+        if status == 404 and self._indexes.require_alias:  # the write alias has gone away: set it up again
+            for name in list(self._targets.ready):
+                self._targets.prepare_again(name)
+            raise sdk.Transient(text)
+        raise sdk.Permanent(text)
+
+    def _all_written(self, data: list[bytes]) -> list[sdk.Failure]:
+        meters, again = self._meters, 0
+        if self._sent_before:
+            identities = self._sent_before.intersection(map(id, data))
+            self._sent_before -= identities
+            again = len(identities)
+        meters.success.add(len(data))
+        meters.first_attempt.add(len(data) - again)
+        return []
+
+    def _judge(self, data: list[bytes], answers: list[Answer]) -> list[sdk.Failure]:
+        meters = self._meters
+        failures: list[sdk.Failure] = []
+        for place, (item, answer) in enumerate(zip(data, answers, strict=True)):
+            known = id(item) in self._sent_before
+            verdict = answer.verdict
+            retry = verdict is Verdict.RETRY
+            if verdict is Verdict.INDEX_MISSING:
+                retry = self._heal(answer.index)
+            elif verdict is Verdict.TOO_LARGE:  # alone or for the second time it will never fit
+                retry = len(data) > 1 and not known
+            if retry:
+                self._sent_before.add(id(item))
+                failures.append(sdk.Failure(place, answer.reason, retryable=True, status=answer.status))
+                continue
+            self._sent_before.discard(id(item))
+            if verdict in (Verdict.INDEX_MISSING, Verdict.TOO_LARGE, Verdict.REFUSED):
+                meters.document_errors.add()
+                meters.status(answer.status).add()
+                failures.append(sdk.Failure(place, answer.reason, status=answer.status))
+                continue
+            if verdict is Verdict.OUTDATED:
+                meters.version_conflicts.add()
+                continue
+            if verdict is Verdict.DUPLICATE:
+                meters.duplicates.add()
+            elif verdict is Verdict.ALREADY_GONE:
+                meters.already_gone.add()
+            meters.success.add()
+            if not known:
+                meters.first_attempt.add()
+        if len(self._sent_before) > SENT_BEFORE_MAX:
+            self._sent_before.clear()
+        if failures:
+            self._log_refusals(answers)
+        return failures
+
+    def _heal(self, name: str) -> bool:
+        """The index is not there. Have it set up again; False when that did not help or is not ours to do."""
+        if not self._indexes.managed:
+            return False
+        if name in self._targets.waiting:  # another request has found that already
+            return True
+        count, last = self._heals.get(name, (0, 0.0))
+        if self._now() - last > HEAL_MEMORY_S:
+            count = 0
+        if count >= HEALS_MAX or name not in self._targets.ready:
+            return False
+        self._heals[name] = (count + 1, self._now())
+        self._targets.prepare_again(name)
+        return True
+
+    def _log_refusals(self, answers: list[Answer]) -> None:
+        for answer in answers:
+            if answer.reason:
+                self._notices.error("index = %s, status = %s, error = %s", answer.index, answer.status, answer.reason)
+                return
+
+    def _learn_ratio(self, plain_bytes: int, sent_bytes: int) -> None:
+        """Let the next requests be as large as compresses to `bulk_size`, moving halfway towards the last ratio."""
+        ratio = min(COMPRESSION_RATIO_MAX, plain_bytes / max(1, sent_bytes))
+        wanted = self._bytes_max * max(1.0, ratio)
+        bytes_max = min(REQUEST_BYTES_MAX, int((self.limits.request_bytes_max + wanted) / 2))
+        self.limits = dataclasses.replace(self.limits, request_bytes_max=bytes_max)
+
+
+class Meters:
+    """The meters of the sink under Data Prepper's names."""
+
+    def __init__(self, scope: sdk.Scope) -> None:
+        self._scope = scope
+        self.success = scope.counter("documentsSuccess")
+        self.first_attempt = scope.counter("documentsSuccessFirstAttempt")
+        self.document_errors = scope.counter("documentErrors")
+        self.version_conflicts = scope.counter("documentsVersionConflictErrors")
+        self.duplicates = scope.counter("documentsDuplicates")
+        self.already_gone = scope.counter("documentsAlreadyDeleted")
+        self.request_errors = scope.counter("bulkRequestErrors")
+        self.request_failed = scope.counter("bulkRequestFailed")
+        self.request_latency = scope.timer("bulkRequestLatency")
+        self.request_size = scope.summary("bulkRequestSizeBytes")
+        self._bad = scope.counter("bulkBadRequestErrors")
+        self._not_allowed = scope.counter("bulkRequestNotAllowedErrors")
+        self._invalid = scope.counter("bulkRequestInvalidInputErrors")
+        self._not_found = scope.counter("bulkRequestNotFoundErrors")
+        self._timeout = scope.counter("bulkRequestTimeoutErrors")
+        self._server = scope.counter("bulkRequestServerErrors")
+
+    def status(self, status: int) -> sdk.Counter:
+        """Documents refused with this status."""
+        return self._scope.counter("documentStatuses", status=str(status))
+
+    def request_error(self, status: int) -> sdk.Counter:
+        """Requests refused with this kind of status."""
+        if status in (401, 402, 403, 405, 407, 423, 429):
+            return self._not_allowed
+        if status in (409, 411, 412, 413, 414, 415, 416):
+            return self._invalid
+        if status in (404, 410):
+            return self._not_found
+        if status == 408:
+            return self._timeout
+        return self._server if status >= 500 else self._bad
+
+
+def _request_bytes_max(config: Config) -> int:
+    if config.bulk_size < 0:
+        return REQUEST_BYTES_MAX
+    return max(1, config.bulk_size) * MIB
+
+
+def _parts(item: bytes) -> tuple[str, dict[str, Any], Any]:
+    """Action, target and document of an item; the document of a delete is None."""
+    line, _, rest = item.partition(b"\n")
+    ((action, target),) = sdk.decode(line).items()
+    return action, target, sdk.decode(rest) if rest else None
+
+
+def _updated(operation: dict[str, Any]) -> tuple[str, Any]:
+    """The configured action and the document of an update operation."""
+    script = operation.get("script")
+    document = script["params"]["doc"] if isinstance(script, dict) else operation.get("doc")
+    return ("upsert" if "upsert" in operation else "update"), document
+
+
+def _fits_stream(item: bytes) -> bool:
+    return item.startswith(b'{"create"') and b'"@timestamp"' in item
+
+
+def _for_stream(action: str, target: dict[str, Any], document: Any, now_ms: int) -> bytes:
+    """The item as a data stream takes it; for items made before the name was known to be one."""
+    if action == "update" and isinstance(document, dict):
+        document = _updated(document)[1]
+    if not isinstance(document, dict):
+        document = {}
+    document.setdefault("@timestamp", now_ms)
+    kept = {key: target[key] for key in ("_index", "_id") if key in target}
+    return sdk.encode({"create": kept}) + b"\n" + sdk.encode(document) + b"\n"
+
+
+def _warn(config: Config, log: Any) -> None:
+    for option, successor in (("document_id_field", "document_id"), ("routing_field", "routing")):
+        if getattr(config, option) is not None:
+            log.warning(
+                "%s is deprecated in favor of %s, and support for %s will be removed in a future major version "
+                "release.",
+                option,
+                successor,
+                option,
+            )
+    if config.template_content is not None and config.template_file is not None:
+        log.warning("Both template_content and template_file are configured. Only template_content will be used")
+    if config.estimate_bulk_size_using_compression and not config.compresses:
+        log.warning(
+            "Estimating the bulk size by compression needs enable_request_compression; plain sizes are used instead"
+        )
+    if config.document_version is not None and config.document_version_type in (None, "internal") and not config.is_es6:
+        log.warning("OpenSearch refuses document_version without an external document_version_type")
