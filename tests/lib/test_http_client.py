@@ -81,6 +81,19 @@ def test_request_and_reply() -> None:
     run(scenario)
 
 
+def test_a_large_body_arrives_whole() -> None:
+    async def scenario() -> None:
+        seen = Recorder()
+        async with serving(seen) as url, client_of(url) as client:
+            body = bytes(range(256)) * 20_000
+            assert (await client.request("POST", "/", body)).status == 201
+        (request,) = seen.requests
+        assert request.body == body
+        assert request.headers["content-length"] == str(len(body))
+
+    run(scenario)
+
+
 def test_no_cookies_no_redirects_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
 

@@ -68,6 +68,17 @@ def decompressor(kind: Kind, limit: int | None) -> Decompressor:
     return _Plain(limit)
 
 
+def detect(data: bytes) -> Kind:
+    """The kind of compression by the magic number in the first four bytes; `none` where there is none."""
+    if data[:2] == b"\x1f\x8b":
+        return "gzip"
+    if data[:4] == b"\x28\xb5\x2f\xfd" or (data[1:4] == b"\x2a\x4d\x18" and 0x50 <= data[0] <= 0x5F):
+        return "zstd"
+    if data[:4] in (_SNAPPY_FRAMED[:4], _SNAPPY_JAVA[:4]):
+        return "snappy"
+    return "none"
+
+
 def decompress(data: bytes, kind: Kind, limit: int) -> bytes:
     """The whole data, decompressed. Raises `TooLarge` above `limit` bytes, and `Corrupt`."""
     stream = decompressor(kind, limit)
@@ -120,7 +131,7 @@ class _Automatic(_Counted):
             if len(self._head) < 4:
                 return
             data, self._head = self._head, b""
-            self._inner = decompressor(_kind_of(data), self._limit)
+            self._inner = decompressor(detect(data), self._limit)
         yield from self._inner.feed(data)
 
     def finish(self) -> Iterator[bytes]:
@@ -128,16 +139,6 @@ class _Automatic(_Counted):
             self._inner = _Plain(self._limit)
             yield from self._inner.feed(self._head)
         yield from self._inner.finish()
-
-
-def _kind_of(head: bytes) -> Kind:
-    if head[:2] == b"\x1f\x8b":
-        return "gzip"
-    if head[:4] == b"\x28\xb5\x2f\xfd" or (0x50 <= head[0] <= 0x5F and head[1:4] == b"\x2a\x4d\x18"):
-        return "zstd"
-    if head[:4] in (_SNAPPY_FRAMED[:4], _SNAPPY_JAVA[:4]):
-        return "snappy"
-    return "none"
 
 
 class _Gzip(_Counted):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import inspect
+import io
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,6 +23,8 @@ Sign = Callable[[str, str, dict[str, str], bytes], Mapping[str, str] | Awaitable
 """Given method, URL, headers and body as they will be sent, returns headers to add: a signature."""
 
 _THREAD_BYTES = 64 * 1024
+_PIECEWISE_BYTES = 1024 * 1024
+"""Larger bodies are written piece by piece, so that the loop turns to others in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ class HttpClient:
             async with session.request(
                 method,
                 URL(url, encoded=True),  # a signature covers it as it is
-                data=body,
+                data=io.BytesIO(body) if body and len(body) > _PIECEWISE_BYTES else body,
                 headers=headers,
                 proxy=self._proxy,
                 timeout=timeout,

@@ -76,14 +76,22 @@ class Shared:
         "limits",
         "loop",
         "on_empty",
+        "on_refused",
         "rejected_connections",
         "running",
         "tasks",
         "view",
     )
 
-    def __init__(self, handler: Handler, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+        on_refused: Callable[[int], None] | None = None,
+    ) -> None:
         self.handler = handler
+        self.on_refused = on_refused or (lambda status: None)
         self.limits = limits
         self.loop = loop
         self.view = memoryview(bytearray(_RECEIVE_BYTES))
@@ -421,6 +429,7 @@ class Connection(asyncio.BufferedProtocol):
             self._shared.buffered_bytes -= self._body_bytes
             self._drop_body()
             self._queue.append(response)
+            self._shared.on_refused(response.status)
 
     def _advance(self) -> None:
         """Answer what is complete, as far as the handler answers at once."""
@@ -455,11 +464,12 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if shared.running >= self._limits.requests_max:
                 response: Response | Awaitable[Response] = _BUSY
+                shared.on_refused(_BUSY.status)
             else:
                 response = shared.handler(request)
         except Exception:
             log.exception("The handler of %s failed", request.path)
-            response = _FAILED
+            response = self._failed()
         if isinstance(response, Response):
             shared.buffered_bytes -= len(request.body)
             return response
@@ -476,7 +486,7 @@ class Connection(asyncio.BufferedProtocol):
             response = await awaitable
         except Exception:
             log.exception("The handler of %s failed", request.path)
-            response = _FAILED
+            response = self._failed()
         finally:
             shared.running -= 1
             shared.buffered_bytes -= len(request.body)
@@ -489,6 +499,10 @@ class Connection(asyncio.BufferedProtocol):
             self._advance()
         else:
             self._close()
+
+    def _failed(self) -> Response:
+        self._shared.on_refused(_FAILED.status)
+        return _FAILED
 
     def _encode(self, request: Request, response: Response) -> tuple[bytes, bool]:
         last = (self._discarding or self._shared.draining) and not self._queue and not self._reading

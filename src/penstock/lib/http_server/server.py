@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 
 from penstock.lib.http_server.connection import Connection, Handler, Limits, Shared
@@ -26,12 +27,15 @@ class HttpServer:
         tls: ssl.SSLContext | None = None,
         limits: Limits | None = None,
         reuse_port: bool = False,
+        on_refused: Callable[[int], None] | None = None,
     ) -> None:
+        """`on_refused` hears the status of each answer that the server gives instead of the handler."""
         self._handler = handler
         self._host = host
         self._tls = tls
         self._limits = limits or Limits()
         self._reuse_port = reuse_port
+        self._on_refused = on_refused
         self._shared: Shared | None = None
         self._server: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -57,7 +61,7 @@ class HttpServer:
         """Bind and listen. Raises OSError when the port cannot be had."""
         assert self._server is None, "the server runs already"
         loop = asyncio.get_running_loop()
-        shared = self._shared = Shared(self._handler, self._limits, loop)
+        shared = self._shared = Shared(self._handler, self._limits, loop, self._on_refused)
         self._server = await loop.create_server(
             lambda: Connection(shared),
             self._host or None,
