@@ -1,6 +1,6 @@
 """DynamoDB and its streams in memory: shards that split, records that age, calls that fail when told to.
 
-`FakeDynamodb` gives clients in the place of `penstock.lib.aws.sessions()`; they answer in wire form and raise botocore's
+`FakeDynamodb` stands in for `penstock.lib.aws.sessions()`: its clients answer in wire form and raise botocore's
 `ClientError` with the service's codes. What needs no fault is better tested against DynamoDB Local.
 """
 
@@ -30,6 +30,8 @@ class FakeShard:
     parent: str | None
     records: list[dict[str, Any]] = field(default_factory=list)
     starting: str = ""
+    trimmed: str = ""
+    """Sequence number of the last record that was forgotten."""
     ending: str | None = None
 
 
@@ -49,13 +51,14 @@ class FakeDynamodb:
         clock: Clock,
         *,
         table: str = "orders",
+        region: str = "us-east-1",
         key_names: tuple[str, ...] = ("id",),
         view_type: str | None = "NEW_AND_OLD_IMAGES",
         resolution_ms: int = 1000,
         endpoint: str = "http://127.0.0.1:8000",
     ) -> None:
         self.clock = clock
-        self.table_arn = f"arn:aws:dynamodb:us-east-1:123456789012:table/{table}"
+        self.table_arn = f"arn:aws:dynamodb:{region}:123456789012:table/{table}"
         self.key_names = key_names
         self.items: dict[tuple[str, ...], Item] = {}
         self.streams: list[FakeStream] = []
@@ -70,7 +73,7 @@ class FakeDynamodb:
         self._numbers = itertools.count(1)
         self._labels = itertools.count(1)
         self._faults: dict[str, list[tuple[str, int]]] = {}
-        self._open_iterators: dict[str, tuple[FakeStream, FakeShard, int, float]] = {}
+        self._open_iterators: dict[str, tuple[FakeStream, FakeShard, str, float]] = {}
         self._endpoint = endpoint
         if view_type is not None:
             self.enable_stream(view_type)
@@ -78,7 +81,7 @@ class FakeDynamodb:
     # what a test does
 
     def put(self, **item: Any) -> None:
-        """Put an item; values are given in wire form, or as `str` (S) and `int` (N) for short."""
+        """Put an item; values are given in wire form, or as `str` (S), `int` (N) and `bool` for short."""
         new = {name: _wire(value) for name, value in item.items()}
         keys = {name: new[name] for name in self.key_names}
         old = self.items.get(_key(keys))
@@ -113,8 +116,10 @@ class FakeDynamodb:
 
     def trim(self, shard: FakeShard, keep: int = 0) -> None:
         """Forget all but the last `keep` records of a shard, as if they were older than 24 hours."""
-        del shard.records[: len(shard.records) - keep]
-        shard.starting = shard.records[0]["dynamodb"]["SequenceNumber"] if shard.records else self._sequence()
+        gone = len(shard.records) - keep
+        if gone > 0:
+            shard.trimmed = _sequences(shard)[gone - 1]
+            del shard.records[:gone]
 
     def forget(self, shard: FakeShard) -> None:
         """The shard is no longer listed."""
@@ -157,7 +162,7 @@ class FakeDynamodb:
     def meta(self) -> SimpleNamespace:
         return SimpleNamespace(endpoint_url=self._endpoint)
 
-    async def describe_table(self, TableName: str) -> dict[str, Any]:  # noqa: N803 (names of the service)
+    async def describe_table(self, TableName: str) -> dict[str, Any]:
         self._enter("describe_table")
         if TableName not in (self.table_arn, self.table_arn.rpartition("/")[2]):
             raise _error("ResourceNotFoundException", "describe_table", f"no table {TableName}")
@@ -178,8 +183,8 @@ class FakeDynamodb:
 
     async def describe_stream(
         self,
-        StreamArn: str,  # noqa: N803
-        ExclusiveStartShardId: str | None = None,  # noqa: N803
+        StreamArn: str,
+        ExclusiveStartShardId: str | None = None,
     ) -> dict[str, Any]:
         self._enter("describe_stream")
         shards = self._stream(StreamArn, "describe_stream").shards
@@ -203,11 +208,11 @@ class FakeDynamodb:
 
     async def get_shard_iterator(
         self,
-        StreamArn: str,  # noqa: N803
-        ShardId: str,  # noqa: N803
-        ShardIteratorType: str,  # noqa: N803
-        SequenceNumber: str | None = None,  # noqa: N803
-        Timestamp: Any = None,  # noqa: N803
+        StreamArn: str,
+        ShardId: str,
+        ShardIteratorType: str,
+        SequenceNumber: str | None = None,
+        Timestamp: Any = None,
     ) -> dict[str, Any]:
         self._enter("get_shard_iterator")
         stream = self._stream(StreamArn, "get_shard_iterator")
@@ -217,39 +222,38 @@ class FakeDynamodb:
         self.iterators.append((ShardId, ShardIteratorType, SequenceNumber))
         match ShardIteratorType:
             case "TRIM_HORIZON":
-                place = 0
+                after = ""
             case "LATEST":
-                place = len(shard.records)
+                after = self._sequence()
             case "AT_SEQUENCE_NUMBER" | "AFTER_SEQUENCE_NUMBER":
                 assert SequenceNumber is not None
-                if SequenceNumber < shard.starting:
+                if SequenceNumber <= shard.trimmed:
                     raise _error("TrimmedDataAccessException", "get_shard_iterator", "the data has been trimmed")
-                after = ShardIteratorType == "AFTER_SEQUENCE_NUMBER"
-                place = sum(
-                    number < SequenceNumber or (after and number == SequenceNumber) for number in _sequences(shard)
-                )
+                at = ShardIteratorType == "AT_SEQUENCE_NUMBER"
+                after = f"{int(SequenceNumber) - 1:021d}" if at else SequenceNumber
             case "AT_TIMESTAMP":
-                place = sum(
-                    record["dynamodb"]["ApproximateCreationDateTime"] < Timestamp.timestamp()
-                    for record in shard.records
-                )
+                older = [record["dynamodb"] for record in shard.records if _is_older(record, Timestamp.timestamp())]
+                after = older[-1]["SequenceNumber"] if older else ""
             case _:
                 raise _error("ValidationException", "get_shard_iterator", f"no iterator type {ShardIteratorType}")
-        return {"ShardIterator": self._iterator(stream, shard, place)}
+        return {"ShardIterator": self._iterator(stream, shard, after)}
 
-    async def get_records(self, ShardIterator: str) -> dict[str, Any]:  # noqa: N803
+    async def get_records(self, ShardIterator: str) -> dict[str, Any]:
         self._enter("get_records")
-        stream, shard, place, made_at = self._open_iterators[ShardIterator]
+        stream, shard, after, made_at = self._open_iterators[ShardIterator]
         self.reads.append((shard.id, self.clock.monotonic()))
         if self.clock.monotonic() - made_at > ITERATOR_LIFE_S:
             raise _error("ExpiredIteratorException", "get_records", "the iterator exceeds the maximum age allowed")
         if shard not in stream.shards:
             raise _error("ResourceNotFoundException", "get_records", f"no shard {shard.id}")
-        page = shard.records[place : place + self.page_records_max]
+        if after and after < shard.trimmed:
+            raise _error("TrimmedDataAccessException", "get_records", "the data has been trimmed")
+        rest = [record for record in shard.records if record["dynamodb"]["SequenceNumber"] > after]
+        page = rest[: self.page_records_max]
         reply: dict[str, Any] = {"Records": page}
-        place += len(page)
-        if shard.ending is None or place < len(shard.records):
-            reply["NextShardIterator"] = self._iterator(stream, shard, place)
+        if shard.ending is None or len(page) < len(rest):
+            last = page[-1]["dynamodb"]["SequenceNumber"] if page else after
+            reply["NextShardIterator"] = self._iterator(stream, shard, last)
         return reply
 
     def _enter(self, operation: str) -> None:
@@ -265,9 +269,9 @@ class FakeDynamodb:
                 return stream
         raise _error("ResourceNotFoundException", operation, f"no stream {arn}")
 
-    def _iterator(self, stream: FakeStream, shard: FakeShard, place: int) -> str:
+    def _iterator(self, stream: FakeStream, shard: FakeShard, after: str) -> str:
         name = f"iterator-{next(self._numbers)}"
-        self._open_iterators[name] = (stream, shard, place, self.clock.monotonic())
+        self._open_iterators[name] = (stream, shard, after, self.clock.monotonic())
         return name
 
     def _shard(self, parent: str | None) -> FakeShard:
@@ -301,6 +305,8 @@ class FakeDynamodb:
 def _wire(value: Any) -> Any:
     if isinstance(value, str):
         return {"S": value}
+    if isinstance(value, bool):
+        return {"BOOL": value}
     if isinstance(value, int):
         return {"N": str(value)}
     return value
@@ -308,6 +314,10 @@ def _wire(value: Any) -> Any:
 
 def _key(keys: Item) -> tuple[str, ...]:
     return tuple(next(iter(value.values())) for value in keys.values())
+
+
+def _is_older(record: dict[str, Any], than_s: float) -> bool:
+    return bool(record["dynamodb"]["ApproximateCreationDateTime"] < than_s)
 
 
 def _sequences(shard: FakeShard) -> list[str]:
@@ -318,4 +328,5 @@ def _error(code: str, operation: str, message: str, status: int = 400) -> Except
     from botocore.exceptions import ClientError
 
     reply = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return ClientError(reply, operation)
+    error: Exception = ClientError(reply, operation)
+    return error

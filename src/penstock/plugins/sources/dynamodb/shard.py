@@ -178,7 +178,8 @@ class ShardReader:
         if self._lost or not (self._dirty or now - self._saved_at > RENEW_S):
             return
         try:
-            await self._save()
+            # A write that was cut off would leave the version of the lease unknown.
+            await asyncio.shield(self._save())
         except LeaseLost:
             shared.log.warning("Shard %s has another owner now: its events are read there", self._lease.key)
             self._lose()

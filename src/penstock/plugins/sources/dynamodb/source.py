@@ -46,6 +46,7 @@ class DynamodbSource:
         discovery_interval_s: float = 60.0,
         acknowledgment_timeout_s: float | None = None,
         clients: Clients | None = None,
+        store: LeaseStore | None = None,
         pace: Pace | None = None,
     ) -> None:
         self._ctx = ctx
@@ -58,7 +59,7 @@ class DynamodbSource:
         self._acknowledgment_timeout_s = acknowledgment_timeout_s
         self._clients = clients
         self._pace = pace or Pace()
-        self._memory: MemoryStore | None = None
+        self._given_store = store
         self._stopping = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
         self._start_ms: int | None = None
@@ -117,16 +118,16 @@ class DynamodbSource:
         return StreamApi(self._table_arn, dynamodb, streams, self._shared_meters)
 
     def _open_store(self) -> LeaseStore:
-        if self._ctx.data_dir is not None:
+        if self._given_store is None and self._ctx.data_dir is not None:
             return SqliteStore(self._ctx.data_dir / "leases.db", self._ctx.clock)
-        if self._memory is None:
+        if self._given_store is None:
             self._log.warning(
                 "There is no data directory: the positions in the streams of %s are forgotten when this process ends, "
                 "and changes made until the next start are skipped",
                 self._table_arn,
             )
-            self._memory = MemoryStore(self._ctx.clock)
-        return self._memory
+            self._given_store = MemoryStore(self._ctx.clock)
+        return self._given_store
 
 
 class _Unit:
@@ -217,12 +218,15 @@ class _Unit:
         for task in readers:
             task.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
-        lease, self._leader_lease = self._leader_lease, None
-        if lease is not None:
-            try:
-                await self._store.give_up(lease)
-            except (LeaseLost, sdk.Transient) as error:
-                self._log.debug("The leader's lease was not given back: %s", error)
+        self._leader_lease = None
+        try:
+            # Looked up anew: a loop may have been cut off while it took or renewed one.
+            for source in (self._leader.shards_of, self._leader_of):
+                for lease in await self._store.find(source):
+                    if lease.owner == self._owner:
+                        await self._store.give_up(lease)
+        except (LeaseLost, sdk.Transient) as error:
+            self._log.warning("A lease could not be given back: %s", error)
 
     async def _lead(self) -> None:
         interval = self._source._discovery_interval_s
