@@ -74,7 +74,7 @@ def check_options(
 
 def option_names(model: type[BaseModel]) -> list[str]:
     """The options of a model as they are written in YAML."""
-    return [_yaml_name(name, info) for name, info in model.model_fields.items()]
+    return [yaml_names(name, info)[0] for name, info in model.model_fields.items()]
 
 
 def dotted(path: Iterable[str | int]) -> str:
@@ -82,12 +82,11 @@ def dotted(path: Iterable[str | int]) -> str:
     return ".".join(str(segment) for segment in path)
 
 
-def _yaml_name(name: str, info: FieldInfo) -> str:
+def yaml_names(name: str, info: FieldInfo) -> list[str]:
+    """Every name of an option in YAML, the preferred one first."""
     alias = info.validation_alias or info.alias
-    if isinstance(alias, AliasChoices):
-        first = alias.choices[0]
-        return first if isinstance(first, str) else name
-    return alias if isinstance(alias, str) else name
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return list(dict.fromkeys([choice for choice in choices if isinstance(choice, str)] + [name]))
 
 
 def _adapt(values: Any, path: Path, entry: Any) -> bool:
@@ -288,7 +287,7 @@ def _step(annotation: Any, segment: str | int) -> Iterator[Any]:
     """The annotations one path segment below an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         for name, info in annotation.model_fields.items():
-            if segment in (name, _yaml_name(name, info)):
+            if segment in yaml_names(name, info):
                 yield info.annotation
         return
     origin, arguments = get_origin(annotation), get_args(annotation)

@@ -338,6 +338,8 @@ class ServerDocument:
 
     config: ServerConfig
     extensions: Located | None = None
+    root: Located | None = None
+    """The whole file; None where there is none."""
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
 
@@ -391,7 +393,7 @@ def _check(root: MapNode, file: str, references: References) -> ServerDocument:
     located = None if extensions is None else Located("extensions", extensions.node, file, extensions.line)
     errors = tuple(found for found in problems if found.severity == "error")
     warnings += [found for found in problems if found.severity != "error"]
-    return ServerDocument(config or ServerConfig(), located, errors, tuple(warnings))
+    return ServerDocument(config or ServerConfig(), located, Located("", root, file, 1), errors, tuple(warnings))
 
 
 def _unresolved(root: Node, references: References) -> list[tuple[tuple[str | int, ...], str]]:

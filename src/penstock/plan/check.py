@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from penstock.config.documents import bad_references, placeholders
 from penstock.config.nodes import MapNode, Path, child, scalars, value_of
@@ -18,6 +18,7 @@ from penstock.expr import Expression, Template, compile_expression
 from penstock.plan.blocks import CONNECTOR, SINK_OPTIONS, Block, Draft, SinkOptions
 from penstock.plan.catalog import Found, find, is_experimental
 from penstock.plan.graph import PluginPlan, SinkPlan
+from penstock.plan.walk import definition, walk
 from penstock.sdk import PluginUse
 
 DEFAULT_BUFFER = "bounded_blocking"
@@ -51,7 +52,8 @@ class Checker:
             draft.fault(fault, block.path, block.label, block.name)
         if config is None:
             return None
-        self._warn(draft, block, config)
+        written: dict[str, Any] = {} if block.options is None else value_of(block.options)
+        self._warn(draft, block, config, written)
         return PluginPlan(
             block.kind,
             found.name,
@@ -61,6 +63,7 @@ class Checker:
             f"{draft.name} > {block.label}",
             draft.located.file,
             draft.located.line_of(block.path),
+            definition(config, written),
         )
 
     def default_buffer(self, draft: Draft) -> PluginPlan:
@@ -222,16 +225,17 @@ class Checker:
 
         return resolve
 
-    def _warn(self, draft: Draft, block: Block, config: BaseModel) -> None:
+    def _warn(self, draft: Draft, block: Block, config: BaseModel, written: dict[str, Any]) -> None:
         """Warn of traps in conditions and of nested plugins of which only the first is used."""
-        for path, value in _walk(config, ()):
+        for path, value in walk(config, written):
             if isinstance(value, PluginUse):
                 node = draft.located.node
-                for segment in (*block.path, *path[:-1]):
+                for segment in (*block.path, *path):
                     node = child(node, segment) or node
                 if isinstance(node, MapNode) and len(node.entries) > 1:
-                    message = f"Only the first of [{', '.join(node.entries)}] is used."
-                    self._note(draft, block, path[:-1], message)
+                    self._note(draft, block, path, f"Only the first of [{', '.join(node.entries)}] is used.")
+                continue
+            if isinstance(value, SecretStr):
                 continue
             conditions = value.expressions if isinstance(value, Template) else (value,)
             for warning in (text for condition in conditions for text in condition.warnings):
@@ -263,25 +267,6 @@ class _Labels:
             if path[:size] == block.path:
                 return " > ".join(part for part in (block.label, ".".join(str(step) for step in path[size:])) if part)
         return ".".join(str(step) for step in path)
-
-
-def _walk(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    """Conditions, templates and nested plugins inside options, with their paths in YAML."""
-    if isinstance(value, Expression | Template):
-        yield path, value
-    elif isinstance(value, PluginUse):
-        yield (*path, value.name), value
-        yield from _walk(value.config, (*path, value.name))
-    elif isinstance(value, BaseModel):
-        for name in value.model_fields_set:
-            alias = type(value).model_fields[name].alias
-            yield from _walk(getattr(value, name), (*path, alias or name))
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _walk(item, (*path, key))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _walk(item, (*path, index))
 
 
 def masked(problems: list[Problem], references: References) -> list[Problem]:

@@ -27,6 +27,8 @@ class PluginPlan:
     """Where it stands: `log-pipeline > processor 2 rename_keys`."""
     file: str
     line: int
+    definition: dict[str, Any] = field(default_factory=dict, repr=False)
+    """The options as they were written, fit to be shown: references unresolved, secrets masked."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name_as_written}"

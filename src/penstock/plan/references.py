@@ -23,15 +23,15 @@ async def resolve_references(
     read_file: Callable[[Path], bytes] = read_bytes,
     build: Callable[[Any, Any], Any] | None = None,
 ) -> References:
-    """The values of all references in pipelines and extensions, for `make_plan`.
+    """The values of all references in the pipeline files and the server configuration, for `make_plan`.
 
     A value that cannot be had is remembered with its reason; `make_plan` makes it a problem where the reference
     stands. Secrets Manager is called only where a reference names a secret. `build(module, config)` makes the
     extension that reads secrets.
     """
     references = References(offline=False)
-    blocks = [documents.extension, server_config.extensions if server_config else None]
-    in_extensions = {
+    blocks = [documents.extension, server_config.root if server_config else None]
+    outside = {
         reference
         for block in blocks
         if block is not None
@@ -39,7 +39,7 @@ async def resolve_references(
         for reference in [_reference(scalar.text)]
         if reference is not None
     }
-    wanted = list(dict.fromkeys([*in_extensions, *documents.references()]))
+    wanted = list(dict.fromkeys([*outside, *documents.references()]))
     _read_local(references, wanted, environ, read_file)
     secrets = [reference for reference in wanted if reference.provider == "aws_secrets"]
     if secrets:

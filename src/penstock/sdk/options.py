@@ -153,7 +153,11 @@ class NotYet:
                 return value
             raise PydanticCustomError("not_yet", "not supported yet")
 
-        return core_schema.no_info_before_validator_function(check, core_schema.nullable_schema(handler(source)))
+        return core_schema.no_info_before_validator_function(
+            check,
+            core_schema.nullable_schema(handler(source)),
+            metadata={"pydantic_js_updates": {"x-not-yet": True}},
+        )
 
 
 @dataclass(frozen=True, slots=True)
