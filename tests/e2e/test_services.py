@@ -214,12 +214,19 @@ def test_stop_is_idempotent_and_the_process_is_gone(osmem):
         _ = service.url
 
 
-def test_a_service_ends_with_the_process_that_started_it(ministack):
+def test_a_service_ends_with_the_process_that_started_it(ministack, tmp_path):
     script = (
         "import os, signal; from penstock.testing.services import Ministack; s = Ministack().start();"
         "print(s.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # nobody is left who could remove the server's folder
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     pid = int(killed.stdout)
     deadline = time.monotonic() + 20
     while _runs(pid):

@@ -17,10 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 from penstock.core.errors import PenstockError
 from penstock.testing.services.cache import cache_folder
+
+_T = TypeVar("_T")
 
 _LOGS_KEPT = 20
 """Log files kept for each service, the newest ones."""
@@ -145,13 +147,14 @@ class Service(ABC):
     ) -> None:
         self.stop()
 
+    async def resolve_aside(self) -> None:
+        """`resolve` in a thread; cancelling ends what is being fetched."""
+        await _in_thread(self.resolve)
+
     async def __aenter__(self) -> Self:
-        starting = asyncio.create_task(asyncio.to_thread(self.start))
         try:
-            return await asyncio.shield(starting)
+            return await _in_thread(self.start)
         except asyncio.CancelledError:
-            interrupt_tools()
-            await asyncio.wait([starting])  # a thread cannot be cancelled
             await asyncio.to_thread(self.stop)
             raise
 
@@ -221,7 +224,12 @@ def run_quietly(argv: Sequence[str], *, cwd: Path, what: str, timeout_s: float =
     """Run a tool that fetches or compiles; its last lines become the reason when it fails."""
     try:
         tool = subprocess.Popen(  # noqa: S603 (the callers choose the tool)
-            list(argv), cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            list(argv),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # it can be ended with all that it started
         )
     except OSError as error:
         raise ServiceUnavailable(f"{what}: {error}") from error
@@ -233,7 +241,7 @@ def run_quietly(argv: Sequence[str], *, cwd: Path, what: str, timeout_s: float =
     finally:
         _tools.discard(tool)
         if tool.poll() is None:
-            tool.kill()
+            os.killpg(tool.pid, signal.SIGKILL)
             tool.communicate()
     if tool.returncode:
         lines = said.decode(errors="replace").strip().splitlines()
@@ -243,7 +251,18 @@ def run_quietly(argv: Sequence[str], *, cwd: Path, what: str, timeout_s: float =
 def interrupt_tools() -> None:
     """End the tools that are fetching now; whoever waits for them gets `ServiceUnavailable`."""
     for tool in list(_tools):
-        tool.terminate()
+        if tool.poll() is None:
+            os.killpg(tool.pid, signal.SIGTERM)
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    working = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        interrupt_tools()
+        await asyncio.gather(working, return_exceptions=True)  # a thread cannot be cancelled
+        raise
 
 
 def _new_log(name: str, port: int) -> Path:
