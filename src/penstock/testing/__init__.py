@@ -7,6 +7,7 @@ Configuration errors raise `penstock.ConfigError`; expressions raise `penstock.E
 `penstock.ExpressionSyntaxError` where they do not parse.
 """
 
+from penstock.testing.bulk import render_bulk
 from penstock.testing.codecs import decode, encode
 from penstock.testing.expressions import compile_expression, evaluate
 from penstock.testing.pipelines import run_pipeline
@@ -20,6 +21,7 @@ __all__ = [
     "decode",
     "encode",
     "evaluate",
+    "render_bulk",
     "run_pipeline",
     "run_processor",
 ]

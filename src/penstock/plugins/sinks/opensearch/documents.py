@@ -49,16 +49,18 @@ class Documents:
         self._routing, self._routing_source = _text_option(config.routing, config.routing_field)
         self._version = None if config.document_version is None else compile_template(config.document_version).render
         self._version_source = config.document_version
-        self._version_type = config.document_version_type
+        type_ = config.document_version_type
+        self._version_type = None if type_ is None else b',"version_type":"' + type_.encode() + b'"'
         self._script = None if config.script is None else _CompiledScript(config.script)
+        self._has_options = not (
+            self._routing is None and self._version is None and self._version_type is None and self._script is None
+        )
         self._plain = (
             self._static_action in ("index", "create")
             and not self._index.is_dynamic
             and self._document is None
             and self._id is None
-            and self._routing is None
-            and self._version is None
-            and self._version_type is None
+            and not self._has_options
         )
         """Whether every event of a batch has the same action line and is written as it is."""
         self._rest_batches = 0
@@ -107,16 +109,23 @@ class Documents:
         slots: list[int] = []
         keys: list[Any] | None = None if self._id is None else []
         rejected: list[sdk.Failure] = []
-        metas, origin = batch.metas, batch.origin
+        metas, origin, streams = batch.metas, batch.origin, self._targets.streams
+        render_id, static_action, operation = self._id, self._static_action, self._operation
         for slot, body in enumerate(batch.bodies):
             meta = metas[slot] or origin
             name, id_ = static_name or self._alias, None
             try:
                 if static_name is None:
                     name = self._name(body, meta, now_ns)
-                stream = name in self._targets.streams
-                id_ = None if self._id is None else self._text(self._id, "document_id", self._id_source, body, meta)
-                data.append(self._operation(body, meta, name, id_, stream=stream))
+                if render_id is not None:
+                    try:
+                        id_ = render_id(body, meta) or None
+                    except (sdk.EventError, sdk.ExpressionError) as error:
+                        self._unfilled("document_id", self._id_source, error)
+                action = static_action or self._resolve_action(body, meta)
+                if name in streams:
+                    action, body = self._for_stream(action, body, meta, name)
+                data.append(operation(action, body, meta, name, id_))
             except sdk.EventError as error:
                 rejected.append(self._rejection(slot, error, name, id_))
             else:
@@ -125,62 +134,74 @@ class Documents:
                     keys.append(None if id_ is None else (name, id_))
         return sdk.Items(data, slots, keys, rejected)
 
-    def _operation(self, body: sdk.Body, meta: sdk.Meta, name: str, id_: str | None, *, stream: bool) -> bytes:
-        action = self._static_action or self._resolve_action(body, meta)
-        if stream:
-            if action not in ("create", "index"):
-                self._notices.once(
-                    "Data Stream '%s' requires 'create' action, but '%s' was configured. Using 'create' action.",
-                    name,
-                    action,
-                )
-            action = "create"
-            if "@timestamp" not in body:
-                body = {**body, "@timestamp": meta.received_ms or self._clock.now_ms()}
-        version = None if self._version is None else self._version_number(self._version, body, meta)
-        routing = None
-        if self._routing is not None and not stream:
-            routing = self._text(self._routing, "routing", self._routing_source, body, meta)
-        line = self._line("update" if action == "upsert" else action, name)
-        line += self._options(action, id_, routing, version) + b"}}\n"
+    def _operation(self, action: str, body: sdk.Body, meta: sdk.Meta, name: str, id_: str | None) -> bytes:
+        line = self._lines.get((action, name)) or self._line(action, name)
+        if id_ is not None:
+            if len(id_) > 127 and len(id_.encode("utf-8", "replace")) > ID_BYTES_MAX:
+                raise sdk.EventError(f"id is too long, must be no longer than {ID_BYTES_MAX} bytes", cause="id")
+            line += b',"_id":' + _text(id_)
+        elif action != "index" and action != "create":
+            raise sdk.EventError(f"the action {action} needs a document id", cause="id")
+        if self._has_options:
+            line += self._options(action, body, meta, name, id_)
         if action == "delete":
-            return line
+            return line + b"}}\n"
         document = body if self._document is None else self._document(body, meta)
-        text = sdk.encode(document)
+        try:
+            text = _dumps(document, None, _NEWLINE)
+        except TypeError:
+            text = sdk.encode(document) + b"\n"
         if action == "index" or action == "create":
-            return line + text + b"\n"
+            return line + b"}}\n" + text
         if self._script is not None:
-            return line + self._script.operation(text, body, meta, upsert=action == "upsert")
+            return line + b"}}\n" + self._script.operation(text[:-1], body, meta, upsert=action == "upsert")
         if action == "upsert":
-            return line + b'{"doc":' + text + b',"upsert":' + text + b"}\n"
-        return line + b'{"doc":' + text + b"}\n"
+            return line + b'}}\n{"doc":' + text[:-1] + b',"upsert":' + text[:-1] + b"}\n"
+        return line + b'}}\n{"doc":' + text[:-1] + b"}\n"
 
-    def _options(self, action: str, id_: str | None, routing: str | None, version: int | None) -> bytes:
-        """The part of the action line behind the index."""
+    def _options(self, action: str, body: sdk.Body, meta: sdk.Meta, name: str, id_: str | None) -> bytes:
+        """What the action line says of routing and version."""
         options = b""
-        if id_ is None:
-            if action not in ("index", "create"):
-                raise sdk.EventError(f"the action {action} needs a document id", cause="document_id")
-            if version is not None and action == "index":
-                raise sdk.EventError("a document version needs a document id", cause="document_id")
-        else:
-            text = sdk.encode(id_)
-            if len(id_) * 4 > ID_BYTES_MAX and len(id_.encode("utf-8", "replace")) > ID_BYTES_MAX:
-                raise sdk.EventError(
-                    f"id is too long, must be no longer than {ID_BYTES_MAX} bytes but was: {len(id_.encode())}",
-                    cause="document_id",
-                )
-            options += b',"_id":' + text
-        if routing is not None:
-            options += b',"routing":' + sdk.encode(routing)
-        if action != "create":
-            if version is not None:
-                options += b',"version":%d' % version
-            if self._version_type is not None:
-                options += b',"version_type":"' + self._version_type.encode() + b'"'
-            if self._script is not None and action == "upsert":
-                options += b',"retry_on_conflict":%d' % _RETRY_ON_CONFLICT
+        version = None if self._version is None else self._version_number(self._version, body, meta)
+        if self._routing is not None and name not in self._targets.streams:
+            try:
+                routing = self._routing(body, meta)
+                options = b',"routing":' + _text(routing) if routing else b""
+            except (sdk.EventError, sdk.ExpressionError) as error:
+                self._unfilled("routing", self._routing_source, error)
+        if action == "create":
+            return options
+        if version is not None:
+            if id_ is None:
+                raise sdk.EventError("a document version needs a document id", cause="id")
+            options += b',"version":%d' % version
+        if self._version_type is not None:
+            options += self._version_type
+        if self._script is not None and action == "upsert":
+            options += b',"retry_on_conflict":%d' % _RETRY_ON_CONFLICT
         return options
+
+    def _for_stream(self, action: str, body: sdk.Body, meta: sdk.Meta, name: str) -> tuple[str, sdk.Body]:
+        """Action and body as a data stream takes them."""
+        if action not in ("create", "index"):
+            self._notices.once(
+                "Data Stream '%s' requires 'create' action, but '%s' was configured. Using 'create' action.",
+                name,
+                action,
+            )
+        if self._id is not None:
+            self._notices.once(
+                "Data Stream '%s' with document ID configuration uses first-write-wins behavior. Subsequent writes to "
+                "the same ID will be ignored.",
+                name,
+            )
+        if self._routing is not None:
+            self._notices.once(
+                "Data Stream '%s' does not support routing. Routing configuration will be ignored.", name
+            )
+        if "@timestamp" not in body:
+            body = {**body, "@timestamp": meta.received_ms or self._clock.now_ms()}
+        return "create", body
 
     def _line(self, action: str, name: str) -> bytes:
         """The action line up to its options."""
@@ -188,7 +209,8 @@ class Documents:
         if line is None:
             if len(self._lines) >= 10_000:
                 self._lines.clear()
-            line = self._lines[action, name] = b'{"%s":{"_index":%s' % (action.encode(), sdk.encode(name))
+            wire = "update" if action == "upsert" else action
+            line = self._lines[action, name] = b'{"%s":{"_index":%s' % (wire.encode(), _text(name))
         return line
 
     def _name(self, body: sdk.Body, meta: sdk.Meta, now_ns: int) -> str:
@@ -204,24 +226,21 @@ class Documents:
         self._targets.see(name)
         return name
 
-    def _text(self, render: Text, option: str, source: str, body: sdk.Body, meta: sdk.Meta) -> str | None:
-        """An id or routing; None where it cannot be filled or is empty: then the server chooses."""
-        try:
-            text = render(body, meta)
-        except (sdk.EventError, sdk.ExpressionError) as error:
-            self._notices.error(
-                f"Unable to construct {option} with format %s, the {option} will be generated by OpenSearch: %s",
-                source,
-                error,
-            )
-            return None
-        return text or None
+    def _unfilled(self, option: str, source: str, error: Exception) -> None:
+        """An id or routing cannot be made: the server chooses."""
+        self._notices.error(
+            f"Unable to construct {option} with format %s, the {option} will be generated by OpenSearch: %s",
+            source,
+            error,
+        )
 
     def _resolve_action(self, body: sdk.Body, meta: sdk.Meta) -> str:
         try:
             action = self._action(body, meta)
         except (sdk.EventError, sdk.ExpressionError) as error:
             raise sdk.EventError(f"The action cannot be resolved: {error}", cause="action") from error
+        if action in ACTIONS:
+            return action
         known = action.lower()
         if known not in ACTIONS:
             self._notices.error("Unknown action %s, the event is a dead letter", action)
@@ -238,6 +257,8 @@ class Documents:
             message = f"There was an exception when evaluating the document_version '{self._version_source}': {error}"
             self._notices.error("%s Check the dlq if configured to see more details about the affected Event", message)
             raise sdk.EventError(message, cause="document_version") from error
+        if len(text) < 19 and text.isascii() and text.isdigit():
+            return int(text)
         if _LONG.fullmatch(text) and _LONG_MIN <= int(text) <= _LONG_MAX:
             return int(text)
         message = (
@@ -252,6 +273,13 @@ class Documents:
         if counter is not None:
             counter.add()
         return sdk.Failure(slot, str(error), details={"index": name, "indexId": id_})
+
+
+def _text(value: str) -> bytes:
+    try:
+        return _dumps(value)
+    except TypeError:  # half a surrogate pair
+        return sdk.encode(value)
 
 
 class _CompiledScript:

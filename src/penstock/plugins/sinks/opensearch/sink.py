@@ -44,11 +44,11 @@ class OpenSearchSink:
         self._log = ctx.log
         self._clock = ctx.clock
         self._now = ctx.clock.monotonic
-        self._targets = Targets(ctx.clock)
+        self.targets = Targets(ctx.clock)
         self._notices = Notices(ctx.log, ctx.clock)
-        self._documents = Documents(config, ctx, self._targets, self._notices)
+        self._documents = Documents(config, ctx, self.targets, self._notices)
         self._cluster = Cluster(config, ctx)
-        self._indexes = IndexSetup(config, self._cluster, self._targets, ctx)
+        self._indexes = IndexSetup(config, self._cluster, self.targets, ctx)
         self._meters = Meters(ctx.metrics)
         self._external = config.document_version_type in _EXTERNAL
         self._preparing = asyncio.Lock()
@@ -103,7 +103,7 @@ class OpenSearchSink:
         return self._documents.encode(batch)
 
     async def send(self, data: list[bytes]) -> Sequence[sdk.Failure]:
-        targets = self._targets
+        targets = self.targets
         unready = await self._prepare() if targets.waiting else {}
         if not (unready or targets.refused or targets.late_streams):
             return await self._write(data)
@@ -137,14 +137,14 @@ class OpenSearchSink:
     async def _prepare(self) -> dict[str, str]:
         """Prepare the names that wait for it. Returns those that could not be, with the reason."""
         async with self._preparing:
-            for name in list(self._targets.waiting):
+            for name in list(self.targets.waiting):
                 if name in self._unready and self._now() < self._unready[name][1]:
                     continue
                 self._unready.pop(name, None)
                 try:
                     await self._indexes.prepare(name, again=name in self._heals)
                 except sdk.Permanent as error:
-                    self._targets.is_refused(name, str(error))
+                    self.targets.is_refused(name, str(error))
                     self._notices.error("The index %s cannot be set up: %s", name, error)
                 except sdk.Unreachable:
                     raise
@@ -153,18 +153,18 @@ class OpenSearchSink:
                     self._unready[name] = (reason, self._now() + SETUP_RETRY_S)
                     self._notices.error("Failed to setup dynamic index with an exception. %s: %s", name, error)
                 else:
-                    if name in self._targets.streams:
-                        self._targets.late_streams = True
-            return {name: reason for name, (reason, _) in self._unready.items() if name in self._targets.waiting}
+                    if name in self.targets.streams:
+                        self.targets.late_streams = True
+            return {name: reason for name, (reason, _) in self._unready.items() if name in self.targets.waiting}
 
     def _sort_out(self, data: list[bytes], unready: dict[str, str]) -> tuple[list[bytes], list[int], list[sdk.Failure]]:
         """Keep back the items whose index is not ready; adapt those that turned out to be for a data stream."""
         kept: list[bytes] = []
         places: list[int] = []
         held: list[sdk.Failure] = []
-        streams = self._targets.streams
+        streams = self.targets.streams
         for place, item in enumerate(data):
-            if not unready and not self._targets.refused and _fits_stream(item):
+            if not unready and not self.targets.refused and _fits_stream(item):
                 kept.append(item)
                 places.append(place)
                 continue
@@ -173,7 +173,7 @@ class OpenSearchSink:
             if name in unready:
                 held.append(sdk.Failure(place, unready[name], retryable=True))
                 self._sent_before.add(id(item))
-            elif (reason := self._targets.reason(name)) is not None:
+            elif (reason := self.targets.reason(name)) is not None:
                 held.append(sdk.Failure(place, reason, status=400))
                 self._meters.document_errors.add()
             else:
@@ -220,8 +220,8 @@ class OpenSearchSink:
             hint = permission_hint(text) if status in (401, 403) else ""
             raise sdk.Transient(f"{text} {hint}".rstrip(), retry_after_s=retry_after_s)
         if status == 404 and self._indexes.require_alias:  # the write alias has gone away: set it up again
-            for name in list(self._targets.ready):
-                self._targets.prepare_again(name)
+            for name in list(self.targets.ready):
+                self.targets.prepare_again(name)
             raise sdk.Transient(text)
         raise sdk.Permanent(text)
 
@@ -276,15 +276,15 @@ class OpenSearchSink:
         """The index is not there. Have it set up again; False when that did not help or is not ours to do."""
         if not self._indexes.managed:
             return False
-        if name in self._targets.waiting:  # another request has found that already
+        if name in self.targets.waiting:  # another request has found that already
             return True
         count, last = self._heals.get(name, (0, 0.0))
         if self._now() - last > HEAL_MEMORY_S:
             count = 0
-        if count >= HEALS_MAX or name not in self._targets.ready:
+        if count >= HEALS_MAX or name not in self.targets.ready:
             return False
         self._heals[name] = (count + 1, self._now())
-        self._targets.prepare_again(name)
+        self.targets.prepare_again(name)
         return True
 
     def _log_refusals(self, answers: list[Answer]) -> None:
