@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
@@ -129,14 +130,11 @@ class World:
 
 def virtual(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """Run a test in virtual time."""
-    import functools
-    import inspect
 
     @functools.wraps(test)
     def run(**fixtures: Any) -> None:
         run_virtual(test(**fixtures))  # type: ignore[arg-type]
 
-    run.__signature__ = inspect.signature(test)  # type: ignore[attr-defined]
     return run
 
 

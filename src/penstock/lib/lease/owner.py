@@ -22,7 +22,7 @@ def new_owner() -> str:
 
 def is_dead(owner: str) -> bool:
     """Whether `owner` was a process of this machine that has ended. False when nobody can know."""
-    host, pid_text, started, _number_text = (["", "", *owner.rsplit(":", 3)])[-4:]
+    host, pid_text, started, _start = ["", "", "", *owner.rsplit(":", 3)][-4:]
     if host != _host() or not pid_text.isdigit():
         return False
     pid = int(pid_text)
