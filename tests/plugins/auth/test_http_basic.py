@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from penstock import sdk
-from penstock.plugins.auth import http_basic, unauthenticated
+from penstock.plugins.auth import http_basic
 
 CTX = sdk.Context("p", "http", kind="source")
 
@@ -40,7 +40,3 @@ def test_both_are_needed(options: dict[str, str]) -> None:
 
 def test_the_password_is_not_shown() -> None:
     assert "secret" not in repr(http_basic.Config.model_validate({"username": "a", "password": "secret"}))
-
-
-def test_unauthenticated_lets_everybody_in() -> None:
-    assert unauthenticated.build(unauthenticated.Config(), CTX)(b"")
