@@ -1,13 +1,14 @@
-"""From the tree of a statement to one Python closure, made once and called for each event.
+"""From the tree of a statement to one Python function, made once and called for each event.
 
-Whatever the text decides is decided here: keys are looked up by closures made for their depth, constants are
-folded into their comparison, and a condition that cannot fail skips the operand that no longer matters (the
-language evaluates both sides, which can only be seen when one of them raises).
+Each part becomes a piece of Python source, and the pieces are put together into one function, so that a condition
+costs one call whatever its size. Source holds nothing of the user's text but numbers: keys, strings and everything
+that needs more than an expression are bound to names of our own. Whatever the text decides is decided here, and an
+operand that no longer matters is skipped where it cannot fail: the language evaluates both sides, which can only be
+seen when one of them raises.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -25,19 +26,24 @@ from penstock.expr.values import (
     LONG_MAX,
     LONG_MIN,
     NUMBERS,
+    RELATIONS,
     equal,
-    relation,
     shortest_single,
     single,
+    single_range,
 )
 
 ROOT: Final = Key("")
+SOURCE_DEPTH_MAX = 20
+"""Deeper pieces become functions of their own: Python limits how deep its brackets may go."""
+SHOWN_CHARACTERS_MAX = 500
+"""Longer conditions are not written out again in a warning."""
 
 
 class Part(NamedTuple):
-    """A compiled part of a statement."""
+    """A compiled part of a statement: a Python expression over `body` and `meta`."""
 
-    run: Evaluate
+    source: str
     boolean: bool = False
     """The result is a Boolean whatever the event holds."""
     safe: bool = False
@@ -48,6 +54,8 @@ class Part(NamedTuple):
     """The value, where it is the same for all events."""
     computed: bool = False
     """A number in single precision, to be written as briefly as that precision allows."""
+    depth: int = 1
+    """How deep the brackets of the source go."""
 
 
 class Compiler:
@@ -59,9 +67,22 @@ class Compiler:
         self.needs_meta = False
         self.warnings: list[str] = []
         self._around = around
+        self._names: dict[str, Any] = {}
+        self._variables = 0
 
     def compile(self, node: Node) -> Part:
-        """The closure of a tree. What can only fail for every event becomes a closure that raises, and a warning."""
+        """The part of a tree. What fails for every event becomes a part that raises, and a warning."""
+        part = self._compile(node)
+        if part.depth > SOURCE_DEPTH_MAX:
+            return part._replace(source=self._call_of(self.function(part)), depth=1)
+        return part
+
+    def function(self, part: Part) -> Evaluate:
+        """The Python function of a part."""
+        run: Evaluate = eval(f"lambda body, meta: {part.source}", self._names)  # noqa: S307 (source of our own making)
+        return run
+
+    def _compile(self, node: Node) -> Part:
         match node:
             case Group():
                 return self.compile(node.inner)
@@ -88,7 +109,20 @@ class Compiler:
             case _:
                 raise AssertionError(f"no rule for {node!r}")
 
-    def _source(self, node: Node) -> str:
+    def _bind(self, value: Any) -> str:
+        """A name for `value` in the source."""
+        name = f"_{len(self._names)}"
+        self._names[name] = value
+        return name
+
+    def _call_of(self, run: Evaluate) -> str:
+        return f"{self._bind(run)}(body, meta)"
+
+    def _variable(self) -> str:
+        self._variables += 1
+        return f"v{self._variables}"
+
+    def _text_of(self, node: Node) -> str:
         return self.statement[node.start : node.end]
 
     def _always_fails(self, message: str, *, boolean: bool = False) -> Part:
@@ -97,15 +131,17 @@ class Compiler:
         def fail(body: Body, meta: Meta) -> Any:
             raise ExpressionError(message)
 
-        return Part(fail, boolean)
+        return Part(self._call_of(fail), boolean)
+
+    def _constant(self, value: Any) -> Part:
+        source = repr(value) if value is None or type(value) is bool else self._bind(value)
+        return Part(f"({source})", type(value) is bool, True, constant=value)
 
     def _literal(self, node: Literal) -> Part:
         value = node.value
         if type(value) is int and value > LONG_MAX:
-            return self._always_fails(f"{self._source(node)} does not fit into 64 bits")
-        if type(value) is float:
-            value = shortest_single(value)
-        return Part(lambda body, meta: value, type(value) is bool, True, constant=value)
+            return self._always_fails(f"{self._text_of(node)} does not fit into 64 bits")
+        return self._constant(shortest_single(value) if type(value) is float else value)
 
     def _pointer(self, node: Pointer) -> Part:
         try:
@@ -113,34 +149,51 @@ class Compiler:
         except ValueError as error:
             return self._always_fails(str(error))
         self.keys.add(key)
-        return Part(_reader(key), safe=True, key=key)
+        if len(key.parts) == 1:
+            return Part(f"body.get({self._bind(key.parts[0])})", safe=True, key=key)
+        return Part(f"{self._bind(_null_for_missing(key))}(body)", safe=True, key=key)
 
     def _chain(self, node: Chain) -> Part:
         self._warn_about_order(node)
-        parts = [self.compile(node.first)] + [self.compile(operand) for _, operand in node.rest]
-        operators = [name for name, _ in node.rest]
-        safe = all(part.safe for part in parts)
-        if all(part.boolean for part in parts[1:]) and all(part.safe for part in parts[1:]) and parts[0].boolean:
-            return Part(_short_circuit([part.run for part in parts], operators), True, safe)
-        return Part(_both_sides([part.run for part in parts], operators), True, safe)
+        first, rest = self.compile(node.first), [(name, self.compile(operand)) for name, operand in node.rest]
+        if first.boolean and all(part.boolean and part.safe for _, part in rest):
+            return self._short_circuit(first, rest)
+        fold = self._bind(_folder([name == "and" for name, _ in rest]))
+        parts = [first] + [part for _, part in rest]
+        return Part(
+            f"{fold}({', '.join(part.source for part in parts)})",
+            True,
+            all(part.safe for part in parts),
+            depth=1 + max(part.depth for part in parts),
+        )
+
+    def _short_circuit(self, first: Part, rest: list[tuple[str, Part]]) -> Part:
+        source, depth, last_name = first.source, first.depth, rest[0][0]
+        for name, part in rest:
+            if name != last_name:
+                source, depth, last_name = f"({source})", depth + 1, name
+                if depth > SOURCE_DEPTH_MAX:
+                    source, depth = self._call_of(self.function(Part(source))), 1
+            source, depth = f"{source} {name} {part.source}", max(depth, part.depth)
+        return Part(f"({source})", True, first.safe, depth=depth + 1)
 
     def _warn_about_order(self, node: Chain) -> None:
-        if len({name for name, _ in node.rest}) == 2:
-            text = self._source(node.first)
-            *head, (last_name, last) = node.rest
-            for name, operand in head:
-                text = f"({text} {name} {self._source(operand)})"
-            self.warnings.append(
-                f'`and` and `or` bind alike and are read from left to right: "{self._source(node)}" is read as '
-                f'"{text} {last_name} {self._source(last)}"'
-            )
+        if len({name for name, _ in node.rest}) < 2:
+            return
+        rule = "`and` and `or` bind alike and are read from left to right"
+        if node.end - node.start > SHOWN_CHARACTERS_MAX:
+            self.warnings.append(f"{rule}; use parentheses")
+            return
+        text = self._text_of(node.first)
+        *head, (last_name, last) = node.rest
+        for name, operand in head:
+            text = f"({text} {name} {self._text_of(operand)})"
+        self.warnings.append(f'{rule}: "{self._text_of(node)}" is read as "{text} {last_name} {self._text_of(last)}"')
 
     def _negation(self, node: Unary) -> Part:
         operand = self.compile(node.operand)
-        run = operand.run
-        if operand.boolean:
-            return Part(lambda body, meta: not run(body, meta), True, operand.safe)
-        return Part(lambda body, meta: run(body, meta) is False, True, operand.safe)
+        source = f"(not {operand.source})" if operand.boolean else f"({operand.source} is False)"
+        return Part(source, True, operand.safe, depth=operand.depth + 1)
 
     def _binary(self, node: Binary) -> Part:
         name = node.operator
@@ -151,126 +204,133 @@ class Compiler:
         if name in ("in", "not in"):
             return self._membership(node, left)
         right = self.compile(node.right)
-        safe = left.safe and right.safe
         if name in ("=~", "!~"):
-            return Part(self._match(left, right, name == "=~"), True, safe)
-        if name in ("==", "!="):
-            one_is_constant = left.constant is not MISSING or right.constant is not MISSING
-            return Part(_equality(left, right, name == "=="), True, safe and one_is_constant)
-        return Part(_relation(left, right, name), True, safe)
+            part = self._match(left, right, name)
+        elif name in ("==", "!="):
+            part = self._equality(left, right, name)
+        else:
+            part = self._relation(left, right, name)
+        return part._replace(boolean=True, depth=2 + max(left.depth, right.depth))
 
     def _warn_about_not(self, node: Binary) -> None:
         left = node.left
         if isinstance(left, Unary) and left.operator == "not":
-            operand, rest = self._source(left.operand), self.statement[left.end : node.end]
+            operand, rest = self._text_of(left.operand), self.statement[left.end : node.end]
             self.warnings.append(
-                f'`not` applies to one operand only: "{self._source(node)}" is read as "({self._source(left)}){rest}"; '
-                f'write "not ({operand}{rest})" to negate the comparison'
+                f'`not` applies to one operand only: "{self._text_of(node)}" is read as '
+                f'"({self._text_of(left)}){rest}"; write "not ({operand}{rest})" to negate the comparison'
             )
 
     def _arithmetic(self, node: Node, compute: Callable[..., Any], operands: Sequence[Part]) -> Part:
-        message = f"Unable to evaluate the part of input statement: {self._source(node)}"
-        if all(part.constant is not MISSING for part in operands):
-            return self._folded(message, compute, [part.constant for part in operands])
-        if len(operands) == 1:
-            run = operands[0].run
+        message = f"Unable to evaluate the part of input statement: {self._text_of(node)}"
 
-            def negate(body: Body, meta: Meta) -> Any:
-                value = run(body, meta)
-                try:
-                    return compute(value)
-                except (TypeError, ArithmeticError) as error:
-                    raise ExpressionError(f"{message}: {error}") from error
-
-            return Part(negate, computed=True)
-
-        left, right = operands[0].run, operands[1].run
-
-        def calculate(body: Body, meta: Meta) -> Any:
-            one, other = left(body, meta), right(body, meta)
+        def calculate(*values: Any) -> Any:
             try:
-                return compute(one, other)
-            except (TypeError, ArithmeticError) as error:
+                return compute(*values)
+            except (TypeError, ValueError, ArithmeticError) as error:
                 raise ExpressionError(f"{message}: {error}") from error
 
-        return Part(calculate, computed=True)
-
-    def _folded(self, message: str, compute: Callable[..., Any], constants: list[Any]) -> Part:
-        try:
-            value = compute(*constants)
-        except (TypeError, ArithmeticError) as error:
-            return self._always_fails(f"{message}: {error}")
-        if type(value) is float:
-            value = shortest_single(value)
-        return Part(lambda body, meta: value, safe=True, constant=value)
+        if all(part.constant is not MISSING for part in operands):
+            try:
+                value = calculate(*(part.constant for part in operands))
+            except ExpressionError as error:
+                return self._always_fails(str(error))
+            return self._constant(shortest_single(value) if type(value) is float else value)
+        arguments = ", ".join(part.source for part in operands)
+        depth = 1 + max(part.depth for part in operands)
+        return Part(f"{self._bind(calculate)}({arguments})", computed=True, depth=depth)
 
     def _typeof(self, node: TypeOf) -> Part:
-        pointer = self._pointer(node.pointer)
-        run = pointer.run
-        if node.type_name == "double":
+        pointer, name = self._pointer(node.pointer), node.type_name
+        if name == "double":
             self.warnings.append(
-                f'"{self._source(node)}" is always false: numbers with a fraction are read in single precision'
+                f'"{self._text_of(node)}" is always false: numbers with a fraction are read in single precision'
             )
-        if node.type_name == "array":
-
-            def is_array(body: Body, meta: Meta) -> bool:
-                value = run(body, meta)
-                if value is None:
-                    raise ExpressionError(f"{node.pointer.path} is null and has no type")
-                return type(value) is list
-
-            return Part(is_array, True)
-        test = _TYPE_TESTS[node.type_name]
-        return Part(lambda body, meta: test(run(body, meta)), True, pointer.safe)
+        if name == "array":
+            return Part(f"{self._bind(_array_test(node.pointer.path))}({pointer.source})", True, depth=2)
+        return Part(f"{self._bind(_TYPE_TESTS[name])}({pointer.source})", True, pointer.safe, depth=2)
 
     def _set(self, node: SetOf) -> Part:
-        values = [
-            shortest_single(member.value) if type(member.value) is float else member.value for member in node.members
-        ]
+        values = [member.value for member in node.members]
         kinds = {_family(value) for value in values}
         if len(kinds) != 1 or None in kinds:
             return self._always_fails("All set members should be of same type")
         if any(type(value) is int and value > LONG_MAX for value in values):
             return self._always_fails("a member of the set does not fit into 64 bits")
-        members = frozenset(values)
-        return Part(lambda body, meta: members, safe=True, constant=members)
+        return self._constant(frozenset(shortest_single(value) if type(value) is float else value for value in values))
 
     def _membership(self, node: Binary, left: Part) -> Part:
         assert isinstance(node.right, SetOf)
         members = self._set(node.right)
         if members.constant is MISSING:
             return members._replace(boolean=True)
-        run, wanted = left.run, node.operator == "in"
-        holds = _membership_test([member.value for member in node.right.members])
-        return Part(lambda body, meta: holds(run(body, meta)) is wanted, True, left.safe)
+        kind = _family(next(iter(members.constant)))
+        if kind is float:
+            source = f"{self._bind(_number_membership(members.constant))}({left.source})"
+        else:
+            value = self._variable()
+            type_name = "str" if kind is str else "bool"
+            source = f"(type({value} := {left.source}) is {type_name} and {value} in {members.source})"
+        if node.operator == "not in":
+            source = f"(not {source})"
+        return Part(source, True, left.safe, depth=left.depth + 3)
 
-    def _match(self, left: Part, right: Part, wanted: bool) -> Evaluate:
-        text_of = left.run
+    def _match(self, left: Part, right: Part, name: str) -> Part:
+        """A pattern that does not compile is a failed operand check, which is false."""
+        safe = left.safe and right.safe
+        wanted = "is not None" if name == "=~" else "is None"
+        if type(right.constant) is str:
+            try:
+                matches = whole_match(right.constant)
+            except ValueError as error:
+                self.warnings.append(f'"{self.statement}": {name} is always false, {error}')
+                return Part(f"({left.source}, False)[1]", safe=safe)
+            value = self._variable()
+            return Part(
+                f"(type({value} := {left.source}) is str and {self._bind(matches)}({value}) {wanted})", safe=safe
+            )
+        return Part(f"{self._bind(_match_any(name == '=~'))}({left.source}, {right.source})", safe=safe)
+
+    def _equality(self, left: Part, right: Part, name: str) -> Part:
+        if left.constant is not MISSING:
+            left, right = right, left
+        constant, safe = right.constant, left.safe and right.safe
+        if type(constant) is str:  # nothing but the same text equals a text
+            return Part(f"({left.source} {name} {right.source})", safe=safe)
+        if constant is None or type(constant) is bool:
+            return Part(f"({left.source} {'is' if name == '==' else 'is not'} {right.source})", safe=safe)
+        negation = "" if name == "==" else "not "
+        if constant is MISSING:
+            return Part(f"({negation}{self._bind(_deeply_equal)}({left.source}, {right.source}))")
+        value, slow = self._variable(), self._bind(equal)
+        plain = self._compared(value, "==", constant)
+        return Part(f"({negation}({plain.format(left.source)} else {slow}({value}, {right.source})))", safe=safe)
+
+    def _relation(self, left: Part, right: Part, name: str) -> Part:
+        if left.constant is not MISSING:
+            left, right, name = right, left, _MIRRORED[name]
+        value, slow, safe = self._variable(), self._bind(RELATIONS[name]), left.safe and right.safe
         if right.constant is MISSING:
-            pattern_of = right.run
+            return Part(f"{slow}({left.source}, {right.source})", safe=safe)
+        plain = self._compared(value, name, right.constant)
+        return Part(f"({plain.format(left.source)} else {slow}({value}, {right.source}))", safe=safe)
 
-            def match(body: Body, meta: Meta) -> bool:
-                text, pattern = text_of(body, meta), pattern_of(body, meta)
-                if type(text) is not str or type(pattern) is not str:
-                    return False
-                try:
-                    return (whole_match(pattern)(text) is not None) is wanted
-                except ValueError:  # a pattern that does not compile is a failed operand check, which is false
-                    return False
-
-            return match
-
-        try:
-            matches = whole_match(right.constant)
-        except ValueError as error:
-            self.warnings.append(f'"{self.statement}" is never true here: {error}')
-            return lambda body, meta: False
-
-        def match_constant(body: Body, meta: Meta) -> bool:
-            text = text_of(body, meta)
-            return type(text) is str and (matches(text) is not None) is wanted
-
-        return match_constant
+    def _compared(self, value: str, name: str, constant: Any) -> str:
+        """The quick ways to compare what goes into `{}` with a number, up to the `else` for all that is unusual."""
+        kind = type(constant)
+        bounds = single_range(constant) if kind is int or kind is float else None
+        if bounds is None:
+            return f"False if ({value} := {{}}) is None"
+        first, end = map(self._bind, bounds)
+        as_float = {
+            "==": f"{first} <= {value} < {end}",
+            ">=": f"{value} >= {first}",
+            ">": f"{value} >= {end}",
+            "<": f"{value} < {first}",
+            "<=": f"{value} < {end}",
+        }[name]
+        as_int = f"{value} {name} {constant}" if kind is int else as_float
+        return f"{as_int} if type({value} := {{}}) is int else {as_float} if type({value}) is float"
 
     def _call(self, node: Call) -> Part:
         function = FUNCTIONS.get(node.name)
@@ -285,214 +345,64 @@ class Compiler:
             run = function.build([argument for argument, _ in arguments], self._around)
         except ExpressionError as error:
             return self._always_fails(str(error), boolean=function.boolean)
-        return Part(run, function.boolean, function.safe and all(safe for _, safe in arguments))
+        return Part(self._call_of(run), function.boolean, function.safe and all(safe for _, safe in arguments))
 
     def _argument(self, node: Node) -> tuple[Argument, bool]:
-        if isinstance(node, Pointer):
-            if node.quoted:
-                return Argument(constant=node.path), True
-            part = self._pointer(node)
-            if part.key is not None:
-                return Argument(key=part.key), True
-        else:
-            part = self.compile(node)
-            if part.constant is not MISSING:
-                return Argument(constant=part.constant), True
-        return Argument(evaluate=part.run), part.safe
+        if isinstance(node, Pointer) and node.quoted:
+            return Argument(constant=node.path), True
+        part = self.compile(node)
+        if isinstance(node, Pointer) and part.key is not None:
+            return Argument(key=part.key), True
+        if part.constant is not MISSING:
+            return Argument(constant=part.constant), True
+        return Argument(evaluate=self.function(part)), part.safe
 
 
-def _reader(key: Key) -> Evaluate:
-    """The value of a key; what is missing is null."""
-    if len(key.parts) == 1:
-        name = key.parts[0]
-        return lambda body, meta: body.get(name)
+def _null_for_missing(key: Key) -> Callable[[Body], Any]:
     get = key.get
 
-    def read(body: Body, meta: Meta) -> Any:
+    def read(body: Body) -> Any:
         value = get(body)
         return None if value is MISSING else value
 
     return read
 
 
-def _short_circuit(runs: list[Evaluate], operators: list[str]) -> Evaluate:
-    """For operands that are Boolean and, but for the first, never raise."""
-    if len(runs) == 2:
-        left, right = runs
-        if operators[0] == "and":
-            return lambda body, meta: left(body, meta) and right(body, meta)
-        return lambda body, meta: left(body, meta) or right(body, meta)
-    if len(runs) == 3 and operators == ["and", "and"]:
-        one, two, three = runs
-        return lambda body, meta: one(body, meta) and two(body, meta) and three(body, meta)
-    first, rest = runs[0], [(name == "and", run) for name, run in zip(operators, runs[1:], strict=True)]
+def _folder(operators: list[bool]) -> Callable[..., bool]:
+    """`and` (True) and `or` (False) from left to right; one with an operand that is no Boolean is false."""
 
-    def chain(body: Body, meta: Meta) -> bool:
-        result = first(body, meta)
-        for go_on_when, run in rest:
-            if result is go_on_when:
-                result = run(body, meta)
-        return bool(result)
-
-    return chain
-
-
-def _both_sides(runs: list[Evaluate], operators: list[str]) -> Evaluate:
-    """Left to right, each operand evaluated; an operator with an operand that is no Boolean is false."""
-    first, rest = runs[0], [(name == "and", run) for name, run in zip(operators, runs[1:], strict=True)]
-
-    def chain(body: Body, meta: Meta) -> bool:
-        result = first(body, meta)
-        for both, run in rest:
-            right = run(body, meta)
+    def fold(first: Any, *rest: Any) -> bool:
+        result = first
+        for both, right in zip(operators, rest, strict=True):
             if type(result) is not bool or type(right) is not bool:
                 result = False
             else:
                 result = (result and right) if both else (result or right)
         return bool(result)
 
-    return chain
+    return fold
 
 
-def _equality(left: Part, right: Part, wanted: bool) -> Evaluate:
-    if left.constant is not MISSING and right.constant is MISSING:
-        left, right = right, left
-    run, constant = left.run, right.constant
-    if constant is not MISSING:
-        kind = type(constant)
-        top = left.key.parts[0] if left.key is not None and len(left.key.parts) == 1 else None
-        if kind is str and top is not None:  # nothing but the same text equals a text
-            if wanted:
-                return lambda body, meta: body.get(top) == constant
-            return lambda body, meta: body.get(top) != constant
-        if kind is str:
-            return lambda body, meta: (run(body, meta) == constant) is wanted
-        if constant is None or kind is bool:
-            if wanted:
-                return lambda body, meta: run(body, meta) is constant
-            return lambda body, meta: run(body, meta) is not constant
-        if kind is int:
+def _deeply_equal(left: Any, right: Any) -> bool:
+    try:
+        return equal(left, right)
+    except RecursionError:
+        raise ExpressionError("values nested too deeply to be compared") from None
 
-            def equals_integer(body: Body, meta: Meta) -> bool:
-                value = run(body, meta)
-                return (value == constant if type(value) is int else equal(value, constant)) is wanted
 
-            return equals_integer
-        return lambda body, meta: equal(run(body, meta), constant) is wanted
-
-    other = right.run
-
-    def equals(body: Body, meta: Meta) -> bool:
+def _match_any(wanted: bool) -> Callable[[Any, Any], bool]:
+    def match(text: Any, pattern: Any) -> bool:
+        if type(text) is not str or type(pattern) is not str:
+            return False
         try:
-            return equal(run(body, meta), other(body, meta)) is wanted
-        except RecursionError:
-            raise ExpressionError("values nested too deeply to be compared") from None
-
-    return equals
-
-
-_ORDERS: Final[dict[str, Callable[[Any, Any], bool]]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-_MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
-
-
-def _relation(left: Part, right: Part, name: str) -> Evaluate:
-    if type(left.constant) in (int, float) and right.constant is MISSING:
-        left, right, name = right, left, _MIRRORED[name]
-    run, holds = left.run, _quietly(relation(_ORDERS[name]))
-    constant = right.constant
-    if constant is MISSING:
-        other = right.run
-        return lambda body, meta: holds(run(body, meta), other(body, meta))
-    if type(constant) not in NUMBERS:
-        return _evaluated_but_false(run)
-    if type(constant) not in (int, float):
-        return lambda body, meta: holds(run(body, meta), constant)
-    if type(constant) is int and left.key is not None and len(left.key.parts) == 1:
-        return _INTEGER_RELATIONS[name](left.key.parts[0], constant, holds)
-    if type(constant) is float:
-        return _float_relation(run, single(constant), _ORDERS[name], holds)
-    order = _ORDERS[name]
-
-    def compare(body: Body, meta: Meta) -> bool:
-        value = run(body, meta)
-        return order(value, constant) if type(value) is int else holds(value, constant)
-
-    return compare
-
-
-def _quietly(holds: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    def compare(left: Any, right: Any) -> bool:
-        try:
-            return holds(left, right)
-        except ArithmeticError:  # a Decimal that is not a number
+            return (whole_match(pattern)(text) is not None) is wanted
+        except ValueError:
             return False
 
-    return compare
+    return match
 
 
-def _evaluated_but_false(run: Evaluate) -> Evaluate:
-    def compare(body: Body, meta: Meta) -> bool:
-        run(body, meta)
-        return False
-
-    return compare
-
-
-def _float_relation(
-    run: Evaluate, constant: float, order: Callable[[Any, Any], bool], holds: Callable[[Any, Any], bool]
-) -> Evaluate:
-    def compare(body: Body, meta: Meta) -> bool:
-        value = run(body, meta)
-        kind = type(value)
-        if kind is float or kind is int:
-            return order(single(value), constant)
-        return holds(value, constant)
-
-    return compare
-
-
-# The most common condition of all, a number at the top of the event against a whole number, written out because a
-# call of `operator.ge` costs as much as the rest of it.
-
-
-def _at_least(name: str, constant: int, holds: Callable[[Any, Any], bool]) -> Evaluate:
-    def compare(body: Body, meta: Meta) -> bool:
-        value = body.get(name)
-        return value >= constant if type(value) is int else holds(value, constant)
-
-    return compare
-
-
-def _at_most(name: str, constant: int, holds: Callable[[Any, Any], bool]) -> Evaluate:
-    def compare(body: Body, meta: Meta) -> bool:
-        value = body.get(name)
-        return value <= constant if type(value) is int else holds(value, constant)
-
-    return compare
-
-
-def _more(name: str, constant: int, holds: Callable[[Any, Any], bool]) -> Evaluate:
-    def compare(body: Body, meta: Meta) -> bool:
-        value = body.get(name)
-        return value > constant if type(value) is int else holds(value, constant)
-
-    return compare
-
-
-def _less(name: str, constant: int, holds: Callable[[Any, Any], bool]) -> Evaluate:
-    def compare(body: Body, meta: Meta) -> bool:
-        value = body.get(name)
-        return value < constant if type(value) is int else holds(value, constant)
-
-    return compare
-
-
-_INTEGER_RELATIONS: Final = {">=": _at_least, "<=": _at_most, ">": _more, "<": _less}
+_MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 _ARITHMETIC: Final[dict[str, Callable[..., Any]]] = {
     "+": arithmetic.add,
@@ -513,17 +423,22 @@ _TYPE_TESTS: Final[dict[str, Callable[[Any], bool]]] = {
 }
 
 
+def _array_test(path: str) -> Callable[[Any], bool]:
+    def is_array(value: Any) -> bool:
+        if value is None:
+            raise ExpressionError(f"{path} is null and has no type")
+        return type(value) is list
+
+    return is_array
+
+
 def _family(value: Any) -> type | None:
     kind = type(value)
     return None if value is None else float if kind in NUMBERS else kind
 
 
-def _membership_test(members: Sequence[Any]) -> Callable[[Any], bool]:
+def _number_membership(members: frozenset[Any]) -> Callable[[Any], bool]:
     """`in` goes by type and value: 1 is not in {1.0}."""
-    kind = _family(members[0])
-    if kind is str or kind is bool:
-        values = frozenset(members)
-        return lambda value: type(value) is kind and value in values
     integers = frozenset(member for member in members if type(member) is int)
     floats = frozenset(single(member) for member in members if type(member) is float)
 
@@ -533,6 +448,6 @@ def _membership_test(members: Sequence[Any]) -> Callable[[Any], bool]:
             return value in integers
         if kind is float:
             return single(value) in floats
-        return kind is Decimal and (value in integers or single(value) in floats)
+        return kind is Decimal and value.is_finite() and (value in integers or single(value) in floats)
 
     return holds

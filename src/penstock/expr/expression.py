@@ -12,7 +12,7 @@ from penstock.core.clock import Clock
 from penstock.core.errors import ExpressionError
 from penstock.core.key import Key
 from penstock.expr.compile import Compiler, Part
-from penstock.expr.functions import Surroundings
+from penstock.expr.functions import Evaluate, Surroundings
 from penstock.expr.parse import parse
 from penstock.expr.values import java_text, plain, shortest_single
 
@@ -24,13 +24,15 @@ Test = Callable[[Body, Meta], bool]
 class Expression:
     """What a statement means: `evaluate` gives its value, `test` its truth."""
 
-    __slots__ = ("_part", "evaluate", "failures", "keys", "needs_meta", "test", "text", "warnings")
+    __slots__ = ("evaluate", "failures", "keys", "needs_meta", "test", "text", "typed", "warnings")
 
     evaluate: Callable[[Body, Meta], Any]
     """The value; it shares nothing with the event. Raises ExpressionError."""
     test: Test
     """Whether the condition holds. What cannot be evaluated does not hold. Raises ExpressionError when the value is
     no Boolean."""
+    typed: Callable[[Body, Meta], Any]
+    """The value as the language has it: a Long or Double where `java_type` could not tell it from the value."""
 
     def __init__(self, text: str, part: Part, compiler: Compiler) -> None:
         self.text = text
@@ -42,13 +44,9 @@ class Expression:
         """Where the statement will not be read, or will not work, as its author is likely to think."""
         self.failures = 0
         """How often `test` gave false because the evaluation failed."""
-        self._part = part
-        self.evaluate = _evaluate(text, part)
-        self.test = part.run if part.boolean and part.safe else self._guarded(part.run)
-
-    def typed(self, body: Body, meta: Meta) -> Any:
-        """The value before it is made plain: a Long or Double where `java_type` could not tell from the value."""
-        return self._part.run(body, meta)
+        self.typed = run = compiler.function(part)
+        self.evaluate = _evaluate(text, run, computed=part.computed)
+        self.test = run if part.boolean and part.safe else self._guarded(run)
 
     def _guarded(self, run: Test) -> Test:
         def test(body: Body, meta: Meta) -> bool:
@@ -88,9 +86,7 @@ def _random_uuid() -> str:
     return str(uuid.uuid4())
 
 
-def _evaluate(text: str, part: Part) -> Callable[[Body, Meta], Any]:
-    run, computed = part.run, part.computed
-
+def _evaluate(text: str, run: Evaluate, *, computed: bool) -> Evaluate:
     def evaluate(body: Body, meta: Meta) -> Any:
         try:
             value = run(body, meta)

@@ -172,7 +172,8 @@ def _substring(name: str, cut: Cut) -> Function:
         source, delimiter = (_text_of(argument, wrong_type) for argument in arguments)
 
         def substring(body: Body, meta: Meta) -> str | None:
-            text, mark = source(body, meta), delimiter(body, meta)
+            text: str | None = source(body, meta)
+            mark = delimiter(body, meta)
             if text is None or not mark or mark not in text:
                 return text
             return cut(text, mark)

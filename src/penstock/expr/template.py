@@ -177,7 +177,8 @@ def _one(part: Placeholder, before: str, after: str) -> Render:
 
         def render_top(body: Body, meta: Meta) -> str:
             value = body.get(name)
-            if type(value) is str:
+            kind = type(value)
+            if kind is str or kind is int:
                 return f"{before}{value}{after}"
             return render(body, meta)
 
@@ -185,7 +186,8 @@ def _one(part: Placeholder, before: str, after: str) -> Render:
 
     def render_key(body: Body, meta: Meta) -> str:
         value = get(body)
-        if type(value) is str:
+        kind = type(value)
+        if kind is str or kind is int:
             return f"{before}{value}{after}"
         return render(body, meta)
 

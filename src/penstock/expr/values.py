@@ -9,6 +9,7 @@ the range or the Python type cannot tell has a class of its own: `Long` for a sm
 from __future__ import annotations
 
 import math
+import operator
 import struct
 from collections.abc import Callable
 from decimal import Decimal
@@ -46,7 +47,34 @@ def single(number: float | Decimal) -> float:
         narrowed: float = _unpack(_pack(number))[0]
     except OverflowError:
         return math.inf if number > 0 else -math.inf
+    except ValueError:  # a Decimal that is not a number
+        return math.nan
     return narrowed
+
+
+def single_range(number: float) -> tuple[float, float] | None:
+    """All doubles that `single` rounds to `single(number)`: from the first on, up to but without the second.
+
+    With these two bounds a value is compared in single precision without being rounded. None beyond single range.
+    """
+    middle = single(number) + 0.0  # there is only one zero to compare with
+    if not math.isfinite(middle):
+        return None
+    below, above = (_neighbour(middle, toward) for toward in (-1, 1))
+    low, high = (below + middle) / 2, (middle + above) / 2
+    first = low if single(low) == middle else math.nextafter(low, math.inf)
+    end = math.nextafter(high, math.inf) if single(high) == middle else high
+    return first, end
+
+
+def _neighbour(number: float, toward: int) -> float:
+    """The next number of single precision in one direction; the one after the last is where Infinity begins."""
+    if number == 0:
+        return math.copysign(2.0**-149, toward)
+    (bits,) = struct.unpack("<i", _pack(number))
+    step = toward if number > 0 else -toward
+    next_number: float = _unpack(struct.pack("<i", bits + step))[0]
+    return next_number if math.isfinite(next_number) else math.copysign(2.0**128, number)
 
 
 def shortest_single(number: float) -> float:
@@ -75,6 +103,13 @@ def plain(value: Any) -> Any:
 
 def equal(left: Any, right: Any) -> bool:
     """`==` of the language: numbers by value, everything else by type and value."""
+    try:
+        return _equal(left, right)
+    except ArithmeticError:  # a Decimal that is not a number
+        return False
+
+
+def _equal(left: Any, right: Any) -> bool:
     kind, other = type(left), type(right)
     if kind is other:
         if kind is float:
@@ -84,7 +119,7 @@ def equal(left: Any, right: Any) -> bool:
         if kind is float or other is float:
             return single(left) == single(right)
         if (kind is Decimal and other is Double) or (kind is Double and other is Decimal):
-            return float(left) == float(right)
+            return bool(_double(left) == _double(right))
         return bool(left == right)
     return False
 
@@ -106,29 +141,41 @@ def _same(left: Any, right: Any) -> bool:
 Order = Callable[[Any, Any], bool]
 
 
-def relation(order: Order) -> Order:
-    """`<`, `<=`, `>` or `>=` of the language: false unless both sides are numbers."""
-
+def _relation(order: Order) -> Order:
     def holds(left: Any, right: Any) -> bool:
         kind, other = type(left), type(right)
         if kind is int and other is int:
             return order(left, right)
         if kind not in NUMBERS or other not in NUMBERS:
             return False
-        if Double in (kind, other):
+        if kind is Double or other is Double:
             return order(_double(left), _double(right))
-        if float in (kind, other):
+        if kind is float or other is float:
             return order(single(left), single(right))
-        return order(left, right)
+        try:
+            return order(left, right)
+        except ArithmeticError:  # a Decimal that is not a number
+            return False
 
     return holds
+
+
+RELATIONS: Final[dict[str, Order]] = {
+    "<": _relation(operator.lt),
+    "<=": _relation(operator.le),
+    ">": _relation(operator.gt),
+    ">=": _relation(operator.ge),
+}
+"""The comparisons of the language: false unless both sides are numbers."""
 
 
 def _double(number: Any) -> Any:
     kind = type(number)
     if kind is float:
         return single(number)
-    return float(number) if kind is Decimal else number
+    if kind is Decimal:
+        return math.nan if number.is_nan() else float(number)
+    return number
 
 
 def java_type(value: Any) -> str:
