@@ -214,7 +214,7 @@ async def _first_document(pipeline: _Pipeline, table: Table, index: Index) -> No
     """Wait for the index, then write one item until it is a document: from there on every write counts."""
     try:
         async with asyncio.timeout(_PIPELINE_READY_S):
-            while not await index.exists():
+            while not await index.serves():
                 await asyncio.sleep(0.05)
             probe = 0
             while True:

@@ -84,11 +84,15 @@ class Index:
         self.url = url
         self.name = name
 
-    async def exists(self) -> bool:
-        """Whether the index was created."""
+    async def serves(self) -> bool:
+        """Whether the index was created and its primary shards can be read."""
         with _told("OpenSearch"):
             async with self._session.head(f"{self.url}/{self.name}") as reply:
-                return reply.status == 200
+                if reply.status != 200:
+                    return False
+        # The status alone does not tell: a new index is yellow before its primaries have started.
+        health = await self._ask("GET", f"/_cluster/health/{self.name}")
+        return bool(health["active_primary_shards"] and not health["initializing_shards"])
 
     async def look(self, ids: Sequence[str]) -> dict[str, int | None]:
         """The revision that the index has of each document, None when it has no such document."""

@@ -175,7 +175,7 @@ class Service(ABC):
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, **command.environment},
+                    env={**os.environ, "TMPDIR": str(self._work), **command.environment},
                     cwd=self._work,
                     start_new_session=True,  # Ctrl-C goes to the tests, which then stop the server in order
                 )
