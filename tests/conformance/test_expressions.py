@@ -51,7 +51,7 @@ def test_vector(vector):
         if vector["valid"]:
             compile_expression(text)
         else:
-            with pytest.raises(ExpressionSyntaxError, match="^Unable to parse statement"):
+            with pytest.raises(ExpressionSyntaxError, match=r"^Unable to parse statement"):
                 compile_expression(text)
         return
 

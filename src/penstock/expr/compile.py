@@ -151,7 +151,13 @@ class Compiler:
         self.keys.add(key)
         if len(key.parts) == 1:
             return Part(f"body.get({self._bind(key.parts[0])})", safe=True, key=key)
-        return Part(f"{self._bind(_null_for_missing(key))}(body)", safe=True, key=key)
+        slow = f"{self._bind(_null_for_missing(key))}(body)"
+        if len(key.parts) > 2:
+            return Part(slow, safe=True, key=key)
+        inner = self._variable()
+        first, second = map(self._bind, key.parts)
+        quick = f"{inner}.get({second}) if type({inner} := body.get({first})) is dict"
+        return Part(f"({quick} else {slow})", safe=True, key=key, depth=2)
 
     def _chain(self, node: Chain) -> Part:
         self._warn_about_order(node)
