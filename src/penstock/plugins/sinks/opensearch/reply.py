@@ -5,6 +5,7 @@ Most answers say `"errors":false` at their head; then nothing else of them is re
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -12,6 +13,7 @@ import msgspec
 
 FILTER_PATH = "errors,took,items.*.error,items.*.status,items.*._index,items.*._id"
 _HEAD_BYTES = 512
+_NOT_FOUND = re.compile(rb'"status": ?404')
 
 
 class Verdict(Enum):
@@ -82,7 +84,8 @@ _decode_error = msgspec.json.Decoder(_ErrorReply).decode
 def read_bulk_reply(body: bytes, expected: int, *, external_version: bool) -> list[Answer] | None:
     """One answer for each item in their order, or None when all were written. Raises `BulkReplyError`."""
     head = body[:_HEAD_BYTES]
-    if (b'"errors":false' in head or b'"errors": false' in head) and body.rstrip().endswith(b"}"):
+    all_well = (b'"errors":false' in head or b'"errors": false' in head) and body.rstrip().endswith(b"}")
+    if all_well and _NOT_FOUND.search(body) is None:  # deleting what does not exist is no error, but has a counter
         return None
     try:
         items = _decode(body).items
