@@ -12,6 +12,7 @@ import asyncio
 import re
 import sys
 import time
+from typing import cast
 
 import orjson
 from isal import igzip
@@ -29,8 +30,7 @@ class Totals:
 
 class Stub(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self.parts: list[bytes] = []
         self.missing = 0
         self.head = b""

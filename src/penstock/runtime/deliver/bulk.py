@@ -56,6 +56,7 @@ class BulkDelivery:
         self._unreachable = False
         self._draining = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._parcels: set[Parcel] = set()
@@ -443,12 +444,18 @@ class BulkDelivery:
         self._idle.set()
 
     def _wake_at(self, delay_s: float) -> None:
+        """Pump again in a while; an earlier appointment stands."""
         loop = asyncio.get_running_loop()
+        due = loop.time() + delay_s
         if self._timer is not None:
-            if not self._timer.cancelled() and loop.time() < self._timer.when() <= loop.time() + delay_s:
+            if self._timer_due <= due:
                 return
             self._timer.cancel()
-        self._timer = loop.call_later(delay_s, self._pump)
+        self._timer, self._timer_due = loop.call_later(delay_s, self._wake), due
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._pump()
 
     def _later(self, delay_s: float, act: Callable[[], None]) -> None:
         def fire() -> None:
