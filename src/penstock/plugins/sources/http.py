@@ -20,7 +20,7 @@ from penstock.lib import compression, tls
 from penstock.lib.http_server import HttpServer, Limits, Request, Response
 
 _REQUEST_BYTES_MAX = 10 * 1024 * 1024
-_BUFFERED_BYTES_MIN = 64 * 1024 * 1024
+_BUFFERED_BYTES_MIN = 32 * 1024 * 1024
 _THREAD_BYTES = 256 * 1024
 _BUFFER_SHARE = 0.8
 """Part of the request timeout that a request may wait for room; the rest is for its answer to arrive."""
