@@ -36,7 +36,6 @@ class View:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self._live: Live | None = None
-        self._places: list[tuple[str, str]] = []
         self._last_line_s = 0.0
 
     def note(self, text: str) -> None:
@@ -44,14 +43,12 @@ class View:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def start(self, places: list[tuple[str, str]]) -> None:
-        """Begin with snapshots; `places` are names and addresses where one can look."""
-        self._places = places
+        """Begin with snapshots; `places` are names and commands that let one look for oneself."""
+        for name, command in places:  # as lines of their own, which can be copied in a terminal of any width
+            self.note(f"{name}: {command}")
         if self.console.is_terminal:
             self._live = Live(console=self.console, auto_refresh=False, transient=False)
             self._live.start()
-        else:
-            for name, address in places:
-                self.note(f"{name}: {address}")
 
     def show(self, snapshot: Snapshot) -> None:
         """Show the newest state."""
@@ -75,7 +72,8 @@ class View:
     ) -> None:
         self.close()
 
-    def _table(self, snapshot: Snapshot) -> Table:
+    @staticmethod
+    def _table(snapshot: Snapshot) -> Table:
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="bold")
         grid.add_column()
@@ -85,8 +83,6 @@ class View:
         grid.add_row("throughput", f"{snapshot.arrived_per_s:.0f} writes/s")
         grid.add_row("write → readable", f"p50 {milliseconds(snapshot.p50_s)}, p99 {milliseconds(snapshot.p99_s)}")
         grid.add_row("running for", f"{snapshot.elapsed_s:.0f} s, Ctrl-C ends it")
-        for name, address in self._places:
-            grid.add_row(name, address)
         return grid
 
 
