@@ -34,13 +34,13 @@ class View:
     """Shows notes as they come, and snapshots in place."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or Console()
         self._live: Live | None = None
         self._last_line_s = 0.0
 
     def note(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def start(self, places: list[tuple[str, str]]) -> None:
         """Begin with snapshots; `places` are names and commands that let one look for oneself."""
