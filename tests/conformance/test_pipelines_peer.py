@@ -57,6 +57,8 @@ def stand_ins(tmp_path_factory):
         places.remove(place)
     for name in modules:
         sys.modules.pop(name, None)
+        package, _, last = name.rpartition(".")
+        sys.modules[package].__dict__.pop(last, None)
 
 
 def check(vector):

@@ -23,7 +23,10 @@ COMMANDS = {
 }
 """Each is a function of the same name in a module of the same name."""
 
-_EPILOG = "Exit codes: 0 all is well; 1 the pipelines are not valid, or nothing could run; 2 wrong usage."
+_EPILOG = (
+    "Exit codes: 0 all is well; 1 the pipelines are not valid, or nothing could run; 2 wrong usage. "
+    "The help of each command tells them all."
+)
 
 
 def main() -> None:

@@ -222,7 +222,7 @@ class _Builder:
             self._end(line)
 
     def _scalar(self, event: Any, line: int) -> None:
-        plain = event.style is None
+        plain: bool = event.implicit[0]
         if event.tag is not None and event.tag != "!":
             plain = event.tag in _PLAIN_TAGS
             if not plain and event.tag not in _TEXT_TAGS:

@@ -397,7 +397,7 @@ def _check(root: MapNode, file: str, references: References) -> ServerDocument:
 
 
 def _unresolved(root: Node, references: References) -> list[tuple[tuple[str | int, ...], str]]:
-    found = Field(default_factory=list)
+    found = []
     for path, scalar in scalars(root):
         try:
             reference = parse_reference(scalar.text)
