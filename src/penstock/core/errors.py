@@ -2,9 +2,9 @@
 
 PenstockError
 ├── ConfigError              the YAML is wrong; `problems` lists everything found at once
-├── ExpressionError          an expression cannot be evaluated
-│   └── ExpressionSyntaxError    it does not even parse
 ├── EventError               this one event is bad: tagged and counted, or dead-lettered
+│   └── ExpressionError          an expression cannot be evaluated for it
+│       └── ExpressionSyntaxError    the expression does not even parse
 ├── Transient                try again later (`retry_after_s` when the other side named a time)
 │   └── Unreachable              there was no answer at all: waiting for it uses up no retries
 ├── Permanent                trying again is of no use
@@ -59,8 +59,20 @@ class ConfigError(PenstockError):
         super().__init__("\n".join(str(problem) for problem in problems))
 
 
-class ExpressionError(PenstockError):
-    """An expression cannot be evaluated."""
+class EventError(PenstockError):
+    """This event cannot be handled; the others can."""
+
+    def __init__(self, message: str, *, cause: str = "error") -> None:
+        super().__init__(message)
+        self.cause = cause
+        """Short stable word for counters, such as `timeout` or `no_match`."""
+
+
+class ExpressionError(EventError):
+    """An expression cannot be evaluated for this event."""
+
+    def __init__(self, message: str, *, cause: str = "expression") -> None:
+        super().__init__(message, cause=cause)
 
 
 class ExpressionSyntaxError(ExpressionError):
@@ -70,15 +82,6 @@ class ExpressionSyntaxError(ExpressionError):
         super().__init__(message)
         self.position = position
         """Where in the statement, counted from 0."""
-
-
-class EventError(PenstockError):
-    """This event cannot be handled; the others can."""
-
-    def __init__(self, message: str, *, cause: str = "error") -> None:
-        super().__init__(message)
-        self.cause = cause
-        """Short stable word for counters, such as `timeout` or `no_match`."""
 
 
 class Transient(PenstockError):

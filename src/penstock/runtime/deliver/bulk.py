@@ -55,6 +55,7 @@ class BulkDelivery:
         self._strikes = 0
         self._unreachable = False
         self._draining = 0
+        self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,7 +93,10 @@ class BulkDelivery:
             else:
                 for place, key in enumerate(items.keys):
                     self._enqueue(Item(parcel, place, key))
-            self._pump()
+            if not self._pumping:
+                # Once the chain has given all it has: the chunks of one load travel together.
+                self._pumping = True
+                asyncio.get_running_loop().call_soon(self._pump)
 
     def _enqueue(self, item: Item) -> None:
         if item.key is not None:
@@ -108,6 +112,7 @@ class BulkDelivery:
 
     def _pump(self) -> None:
         """Start as many requests as the rules allow now, and a timer for when they may allow more."""
+        self._pumping = False
         while self._queue and not self._closed and self._in_flight < self._limits.lanes_max:
             now = self._now()
             start_at = self._start_at(now)
