@@ -263,7 +263,8 @@ class _Unit:
     async def _is_leader(self) -> bool:
         try:
             if self._leader_lease is not None:
-                self._leader_lease = await self._store.renew(self._leader_lease, LEADER_LEASE_S)
+                known = {"initialized": bool(self._streams), "streamArns": self._streams}
+                self._leader_lease = await self._store.save(self._leader_lease, known, LEADER_LEASE_S)
                 return True
         except LeaseLost:
             self._leader_lease = None
