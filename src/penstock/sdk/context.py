@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from penstock.core.batch import Batch, Body, Meta
 from penstock.core.clock import Clock
-from penstock.core.errors import EventError
+from penstock.core.errors import EventError, ExpressionError
 from penstock.core.metrics import Registry, Scope
 from penstock.expr import Expression
 from penstock.sdk.options import PluginUse
@@ -93,8 +93,8 @@ class Context:
     ) -> BatchFn:
         """A loop that applies `change` to the events for which `when` holds.
 
-        An `EventError` leaves that event as it was: it is tagged with `tags`, counted under `failures` (and by cause)
-        and goes on.
+        An `EventError`, or a condition that gives no Boolean, leaves that event as it was: it is tagged with `tags`,
+        counted under `failures` (and by cause) and goes on.
         """
         fail = self.failure(tags, failures)
         if when is None:
@@ -103,7 +103,7 @@ class Context:
                 for index, body in enumerate(batch.bodies):
                     try:
                         change(body)
-                    except EventError as error:
+                    except (EventError, ExpressionError) as error:
                         fail(batch, index, error)
                 return batch
 
@@ -117,7 +117,7 @@ class Context:
                 try:
                     if test(body, metas[index] or origin):
                         change(body)
-                except EventError as error:
+                except (EventError, ExpressionError) as error:
                     fail(batch, index, error)
             return batch
 
@@ -142,7 +142,7 @@ class Context:
                 try:
                     if test is None or test(body, meta):
                         change(body, meta)
-                except EventError as error:
+                except (EventError, ExpressionError) as error:
                     fail(batch, index, error)
             return batch
 
@@ -150,14 +150,14 @@ class Context:
 
     def failure(
         self, tags: Sequence[str] = (), failures: str = "processingErrors"
-    ) -> Callable[[Batch, int, EventError], None]:
+    ) -> Callable[[Batch, int, EventError | ExpressionError], None]:
         """What happens to an event that a processor could not handle: tag, count by cause, log now and then."""
         counter = self.metrics.counter(failures)
         log = self.log
 
-        def fail(batch: Batch, index: int, error: EventError) -> None:
+        def fail(batch: Batch, index: int, error: EventError | ExpressionError) -> None:
             counter.add()
-            self.metrics.counter(failures + "ByCause", cause=error.cause).add()
+            self.metrics.counter(failures + "ByCause", cause=getattr(error, "cause", "expression")).add()
             if tags:
                 batch.tag(index, tags)
             log.warning("An event of pipeline %s was not changed: %s", self.pipeline, error)

@@ -30,6 +30,7 @@ __all__ = [
     "compile_conversion",
     "compile_formatter",
     "compile_parser",
+    "compile_reader",
     "parse_iso",
     "validate_locale",
     "validate_pattern",
@@ -82,6 +83,13 @@ def compile_formatter(pattern: str, zone: str = "UTC", locale: str | None = None
     return cached_render(elements, found, names)
 
 
+def compile_reader(
+    patterns: Sequence[str], zone: str = "UTC", locale: str | None = None, now: _Now | None = None
+) -> Callable[[str], int | None]:
+    """A function that reads a text by the first of `patterns` that fits; None when none fits."""
+    return _first_of([compile_parser(pattern, zone, locale, now) for pattern in patterns])
+
+
 def compile_conversion(
     patterns: Sequence[str],
     output: str,
@@ -95,18 +103,22 @@ def compile_conversion(
     `locale` is that of the texts; what is written is English.
     """
     ways = [_compile_way(pattern, output, source_zone, destination_zone, locale, now) for pattern in patterns]
+    return _first_of(ways)
+
+
+def _first_of(ways: Sequence[Callable[[str], _T]]) -> Callable[[str], _T | None]:
     if len(ways) == 1:
         only = ways[0]
 
-        def convert_one(text: str) -> str | None:
+        def try_one(text: str) -> _T | None:
             try:
                 return only(text)
             except ValueError:
                 return None
 
-        return convert_one
+        return try_one
 
-    def convert(text: str) -> str | None:
+    def try_all(text: str) -> _T | None:
         for way in ways:
             try:
                 return way(text)
@@ -114,7 +126,7 @@ def compile_conversion(
                 continue
         return None
 
-    return convert
+    return try_all
 
 
 def _compile_way(

@@ -1,0 +1,193 @@
+"""Removes values by key, or top-level names by regular expression."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from pydantic import model_validator
+
+from penstock import sdk
+from penstock.lib.event_keys import Key
+from penstock.lib.regex import RegexError, compile_java
+
+
+class Entry(sdk.PluginConfig):
+    with_keys: list[sdk.DeleteKey] | None = None
+    """Keys to remove."""
+    with_keys_regex: list[str] | None = None
+    """Regular expressions; top-level names that match one as a whole are removed."""
+    exclude_from_delete: list[sdk.Key] | None = None
+    """Names that stay although a regular expression matches them."""
+    delete_when: sdk.When = sdk.ALWAYS
+    """Only events that match this expression are changed."""
+    iterate_on: sdk.ReadKey | None = None
+    """List of objects; the values are removed from each of them."""
+    delete_from_element_when: sdk.When = sdk.ALWAYS
+    """With `iterate_on`: only elements that match this expression are changed."""
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        problems = _problems_of(self, "Invalid regex pattern found in with_keys_regex.")
+        if not self.with_keys and not self.with_keys_regex:
+            problems.append("One of with_keys or with_keys_regex is required in an entry.")
+        if problems:
+            raise ValueError(" ".join(problems))
+        return self
+
+
+class Config(sdk.PluginConfig):
+    with_keys: list[sdk.DeleteKey] | None = None
+    """Keys to remove. `entries` takes several such groups, each with its own condition."""
+    with_keys_regex: list[str] | None = None
+    """Regular expressions; top-level names that match one as a whole are removed."""
+    exclude_from_delete: list[sdk.Key] | None = None
+    """Names that stay although a regular expression matches them."""
+    delete_when: sdk.When = sdk.ALWAYS
+    """Only events that match this expression are changed."""
+    iterate_on: sdk.ReadKey | None = None
+    """List of objects; the values are removed from each of them."""
+    delete_from_element_when: sdk.When = sdk.ALWAYS
+    """With `iterate_on`: only elements that match this expression are changed."""
+    entries: list[Entry] | None = None
+    """Several removals, in order, each with its own condition."""
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        given = sum(bool(each) for each in (self.entries, self.with_keys, self.with_keys_regex))
+        problems = []
+        if given == 0:
+            problems.append(
+                "One of the following must be provided: 'entries', 'with_keys', or 'with_keys_regex'. "
+                "None of these are configured."
+            )
+        if given > 1:
+            problems.append(
+                "You can only use one of the following at a time: 'entries', 'with_keys', or 'with_keys_regex'"
+            )
+        problems += _problems_of(self, "Invalid regex pattern in 'with_keys_regex'")
+        if problems:
+            raise ValueError(" ".join(problems))
+        return self
+
+
+def _problems_of(options: Entry | Config, bad_regex: str) -> list[str]:
+    problems = []
+    if options.exclude_from_delete and not options.with_keys_regex:
+        problems.append("exclude_from_delete only applies when with_keys_regex is configured.")
+    if options.delete_from_element_when is not None and options.iterate_on is None:
+        problems.append("delete_from_element_when only applies when iterate_on is configured.")
+    try:
+        _compiled(options.with_keys_regex)
+    except RegexError:
+        problems.append(bad_regex)
+    return problems
+
+
+def _compiled(expressions: list[str] | None) -> list[re.Pattern[str]]:
+    return [compile_java(expression) for expression in expressions or ()]
+
+
+def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
+    groups: list[Entry | Config] = [*config.entries] if config.entries else [config]
+    return ctx.chain(_step(group, ctx) for group in groups)
+
+
+def _step(options: Entry | Config, ctx: sdk.Context) -> sdk.BatchFn:
+    delete = _deletion(options)
+    if options.iterate_on is None:
+        return ctx.each(delete, when=options.delete_when)
+    return ctx.each_event(_for_elements(options, options.iterate_on, delete), when=options.delete_when)
+
+
+def _deletion(options: Entry | Config) -> sdk.EventFn:
+    if options.with_keys_regex:
+        return _by_regex(_compiled(options.with_keys_regex), options.exclude_from_delete or [])
+    keys = options.with_keys or []
+    if len(keys) == 1:
+        return keys[0].delete
+    if all(len(key.parts) == 1 for key in keys):
+        return _by_name([key.parts[0] for key in keys])
+    return _by_key(keys)
+
+
+def _by_name(names: Sequence[str]) -> sdk.EventFn:
+    def delete(body: sdk.Body) -> None:
+        for name in names:
+            if name in body:
+                del body[name]
+
+    return delete
+
+
+def _by_key(keys: Sequence[Key]) -> sdk.EventFn:
+    def delete(body: sdk.Body) -> None:
+        taken = []
+        try:
+            for key in keys:
+                taken.append((key, key.get(body)))
+                key.delete(body)
+        except sdk.EventError:
+            for key, value in reversed(taken[:-1]):
+                if value is not sdk.MISSING:
+                    key.put(body, value)  # a failed event stays as it was
+            raise
+
+    return delete
+
+
+def _by_regex(expressions: Sequence[re.Pattern[str]], exceptions: Sequence[Key]) -> sdk.EventFn:
+    matches: list[Callable[[str], Any]] = [expression.fullmatch for expression in expressions]
+    kept = {key.parts[0] for key in exceptions if len(key.parts) == 1}
+
+    def delete(body: sdk.Body) -> None:
+        for name in [name for name in body if name not in kept and any(match(name) for match in matches)]:
+            del body[name]
+
+    return delete
+
+
+def _for_elements(options: Entry | Config, list_key: Key, delete: sdk.EventFn) -> Callable[[sdk.Body, sdk.Meta], None]:
+    test = None if options.delete_from_element_when is None else options.delete_from_element_when.test
+
+    def delete_from_elements(body: sdk.Body, meta: sdk.Meta) -> None:
+        elements = list_key.get(body)
+        if elements is sdk.MISSING or elements is None:
+            return
+        if type(elements) is not list or any(type(element) is not dict for element in elements):
+            raise sdk.EventError(f"{list_key} is no list of objects", cause="type")
+        changed = sdk.copy_value(elements)  # so that an event that fails half-way stays as it was
+        for element in changed:
+            if test is None or test(element, meta):
+                delete(element)
+        elements[:] = changed
+
+    return delete_from_elements
+
+
+EXAMPLES = [
+    sdk.Example(
+        "Remove two values",
+        config="with_keys: [password, user/token]",
+        before=[{"password": "x", "user": {"name": "ada", "token": "t"}}, {"user": "bob"}],
+        after=[{"user": {"name": "ada"}}, {"user": "bob"}],
+    ),
+    sdk.Example(
+        "Remove by name, with an exception",
+        config="""
+            with_keys_regex: ["tmp_.*"]
+            exclude_from_delete: [tmp_id]
+        """,
+        before=[{"tmp_a": 1, "tmp_id": 2, "a": 3}],
+        after=[{"tmp_id": 2, "a": 3}],
+    ),
+    sdk.Example(
+        "Different conditions for different values",
+        config="""
+            entries:
+              - {with_keys: [debug], delete_when: '/level != "debug"'}
+              - {with_keys: [trace], delete_when: /level == "info"}
+        """,
+        before=[{"level": "debug", "debug": 1, "trace": 2}, {"level": "info", "debug": 1, "trace": 2}],
+        after=[{"level": "debug", "debug": 1, "trace": 2}, {"level": "info"}],
+    ),
+]
