@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,8 +40,11 @@ class FakeShard:
 class FakeStream:
     arn: str
     view_type: str
+    root: FakeShard
     enabled: bool = True
     shards: list[FakeShard] = field(default_factory=list)
+    """Those that are still listed."""
+    children: dict[str, list[FakeShard]] = field(default_factory=dict)
 
 
 class FakeDynamodb:
@@ -69,7 +73,8 @@ class FakeDynamodb:
         self.reads: list[tuple[str, float]] = []
         """Shard and time of each `get_records`."""
         self.page_records_max = PAGE_RECORDS_MAX
-        self._resolution_ms = resolution_ms
+        self.resolution_ms = resolution_ms
+        """Time stamps are cut to it."""
         self._numbers = itertools.count(1)
         self._labels = itertools.count(1)
         self._faults: dict[str, list[tuple[str, int]]] = {}
@@ -112,7 +117,8 @@ class FakeDynamodb:
         stream = self.streams[-1]
         for shard in self.open_shards():
             shard.ending = self._sequence()
-            stream.shards += [self._shard(shard.id) for _ in range(children)]
+            stream.children[shard.id] = [self._shard(shard.id) for _ in range(children)]
+            stream.shards += stream.children[shard.id]
 
     def trim(self, shard: FakeShard, keep: int = 0) -> None:
         """Forget all but the last `keep` records of a shard, as if they were older than 24 hours."""
@@ -128,9 +134,9 @@ class FakeDynamodb:
 
     def enable_stream(self, view_type: str = "NEW_AND_OLD_IMAGES") -> None:
         """Switch the stream on: always a new one."""
-        stream = FakeStream(f"{self.table_arn}/stream/label-{next(self._labels)}", view_type)
-        stream.shards.append(self._shard(None))
-        self.streams.append(stream)
+        root = self._shard(None)
+        arn = f"{self.table_arn}/stream/label-{next(self._labels)}"
+        self.streams.append(FakeStream(arn, view_type, root, shards=[root]))
 
     def disable_stream(self) -> None:
         stream = self.streams[-1]
@@ -291,12 +297,22 @@ class FakeDynamodb:
         record: dict[str, Any] = {"eventName": name, "awsRegion": "us-east-1", "dynamodb": change}
         if user is not None:
             record["userIdentity"] = dict(user)
-        shards = self.open_shards()
-        self.append(record, shards[sum(map(ord, "".join(_key(keys)))) % len(shards)])
+        self.append(record, self._shard_of(keys))
+
+    def _shard_of(self, keys: Item) -> FakeShard:
+        """An item stays with the descendants of its shard."""
+        stream = self.streams[-1]
+        place = zlib.crc32("|".join(_key(keys)).encode())
+        shard = stream.root
+        while shard.ending is not None:
+            children = stream.children[shard.id]
+            place, turn = divmod(place, len(children))
+            shard = children[turn]
+        return shard
 
     def _stamp(self) -> float:
         now = self.clock.now_ms()
-        return (now - now % self._resolution_ms) / 1000
+        return (now - now % self.resolution_ms) / 1000
 
     def _sequence(self) -> str:
         return f"{next(self._numbers):021d}"

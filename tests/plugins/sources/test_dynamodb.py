@@ -6,6 +6,7 @@ import asyncio
 import functools
 import itertools
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
@@ -866,6 +867,119 @@ async def test_two_units_share_the_shards_and_take_over() -> None:
     await asyncio.sleep(60)
     await other.stop()
     assert sorted(world.sink.ids() + other.sink.ids()) == list(range(60))
+
+
+@virtual
+async def test_a_lost_lease_withdraws_what_is_on_its_way(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    await world.start()
+    world.db.put(id=1)
+    await world.events(1)
+    world.sink.answer = lambda _batch: None
+    world.db.put(id=2)
+    await world.events(2)
+    (lease,) = await world.store.find("pipe|STREAM")
+    await world.store.save(lease, lease.progress, 60)  # someone else writes
+    await asyncio.sleep(40)
+    assert world.sink.held[0].handles[0].done  # type: ignore[union-attr]
+    assert any("has another owner now" in text for text in caplog.messages)
+    world.sink.answer = lambda _batch: True
+    await world.events(3)  # read again once the other's lease has run out
+    await world.stop()
+    assert world.sink.ids() == [1, 2, 2]
+
+
+class Index:
+    """What a sink with external versions makes of the events."""
+
+    def __init__(self) -> None:
+        self._documents: dict[str, tuple[int, dict[str, Any] | None]] = {}
+
+    def apply(self, batch: sdk.Batch) -> None:
+        for place, body in enumerate(batch.bodies):
+            found = batch.peek(place).attributes
+            key, version = found["primary_key"], found["document_version"]
+            if version > self._documents.get(key, (-1, None))[0]:
+                self._documents[key] = (version, body if found["opensearch_action"] == "index" else None)
+
+    def documents(self) -> dict[str, dict[str, Any]]:
+        return {key: body for key, (_, body) in self._documents.items() if body is not None}
+
+
+class ShakySink:
+    """Answers late, refuses now and then, and writes some events although they were withdrawn."""
+
+    def __init__(self, chance: random.Random, index: Index) -> None:
+        self._chance = chance
+        self._index = index
+        self._refused = 0
+        self.healed = False
+
+    def __call__(self, batch: sdk.Batch) -> bool | None:
+        mood = 0.0 if self.healed else self._chance.random()
+        if mood > 0.9 and self._refused < 2:
+            self._refused += 1
+            return False
+        self._refused = 0
+        if mood < 0.5:
+            self._index.apply(batch)
+            return True
+        asyncio.get_running_loop().call_later(self._chance.uniform(0, 4), self._later, batch)
+        return None
+
+    def _later(self, batch: sdk.Batch) -> None:
+        withdrawn = all(handle is None or handle.done for handle in batch.handles)
+        if not withdrawn or self._chance.random() < 0.5:
+            self._index.apply(batch)
+        batch.release_all(ok=True)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_happens_the_index_ends_as_the_table(seed: int) -> None:
+    async def scenario() -> None:
+        chance = random.Random(seed)
+        world = World(region=chance.choice(["ddblocal", "eu-west-1"]), resolution_ms=chance.choice([1, 1000, 60_000]))
+        if world.db.table_arn.split(":")[3] != "ddblocal":
+            world.db.resolution_ms = min(world.db.resolution_ms, 1000)
+        world.db.page_records_max = chance.choice([1, 3, 1000])
+        index = Index()
+        world.sink.answer = sink = ShakySink(chance, index)
+        await world.start()
+        for step in range(150):
+            match chance.choices(
+                ["put", "delete", "sleep", "roll", "fault", "crash", "restart", "stream"],
+                [50, 15, 20, 3, 5, 2, 2, 1],
+            )[0]:
+                case "put":
+                    world.db.put(id=str(chance.randrange(6)), step=step)
+                case "delete":
+                    world.db.delete(id=str(chance.randrange(6)))
+                case "sleep":
+                    await asyncio.sleep(chance.choice([0.0, 0.1, 1.0, 10.0]))
+                case "roll":
+                    world.db.roll_over(children=chance.choice([1, 2]))
+                case "fault":
+                    operation = chance.choice(["get_records", "get_shard_iterator", "describe_stream"])
+                    code = chance.choice(["LimitExceededException", "InternalServerError", "ExpiredIteratorException"])
+                    world.db.fail(operation, code, times=chance.randrange(1, 4))
+                case "crash":
+                    await world.crash()
+                    await world.start(ready=False)
+                case "restart":
+                    await world.stop()
+                    await world.start(ready=False)
+                case "stream":
+                    world.db.disable_stream()
+                    world.db.enable_stream()
+        sink.healed = True
+        world.db.heal()
+        await asyncio.sleep(600)
+        await world.stop()
+        table = {key[0]: attributes.item(item) for key, item in world.db.items.items()}
+        assert index.documents() == table
+        assert world.counter("changeEventsProcessingErrors") == 0
+
+    run_virtual(scenario())
 
 
 @virtual
