@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 _AGENTS = [
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
-    "Mozilla/5.0 (Macintosh; Intel Mac OS X 14_5) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Safari/605.1.15",
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 14_5) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Safari/605",
     "curl/8.7.1",
     "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
 ]
@@ -35,7 +35,7 @@ def apache(count: int, seed: int = 7) -> list[str]:
 def application(count: int, seed: int = 8) -> list[str]:
     """Application log lines, which no access-log pattern matches."""
     chance = random.Random(seed)
-    words = "request handled cache miss user session token expired retry queue flush index shard timeout".split()
+    words = ["request", "handled", "cache", "miss", "user", "session", "token", "expired", "retry", "queue", "flush"]
     return [
         f"2026-03-01 12:{chance.randrange(60):02d}:{chance.randrange(60):02d},{chance.randrange(1000):03d} "
         f"{chance.choice(['INFO', 'WARN', 'ERROR'])} [worker-{chance.randrange(16)}] com.example.app.Service: "

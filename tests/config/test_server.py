@@ -26,7 +26,7 @@ def test_camel_case_and_snake_case():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("server_port: 0", "Server port must be a positive integer"),
+        ("server_port: -1", "Server port must be a positive integer"),
         ("metric_tags: {a: '1', b: '2', c: '3', d: '4'}", "metricTags cannot be more than 3"),
         (
             "metric_tag_filters: [{pattern: a, tags: {a: '1', b: '2', c: '3', d: '4'}}]",

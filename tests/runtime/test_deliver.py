@@ -186,9 +186,7 @@ def test_items_of_one_key_are_never_in_flight_together_and_keep_their_order(seed
         return [Failure(i, "429", retryable=True) for i in range(len(documents)) if chance.random() < 0.3]
 
     limits = Limits(request_bytes_max=200, flush_timeout_s=1.0, lanes_max=3)
-    batches = [
-        [{"id": f"k{chance.randrange(15)}", "n": start + i} for i in range(10)] for start in range(0, 200, 10)
-    ]
+    batches = [[{"id": f"k{chance.randrange(15)}", "n": start + i} for i in range(10)] for start in range(0, 200, 10)]
     rig = deliver(batches, lambda: Watching(respond, key="id", limits=limits))
     for key in {d["id"] for batch in batches for d in batch}:
         assert [d["n"] for d in rig.sink.arrived if d["id"] == key] == [

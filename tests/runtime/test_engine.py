@@ -1,4 +1,4 @@
-"""Engines: pipelines brought up together, one failure apart from the others, draining, one owner of a data directory."""
+"""Engines: pipelines brought up together, one failure apart from the others, draining, one owner of a data dir."""
 
 from __future__ import annotations
 

@@ -208,6 +208,25 @@ def test_held_events_come_out_by_time_and_at_the_end() -> None:
     run_virtual(run())
 
 
+def test_written_events_are_forwarded_and_refused_ones_are_not() -> None:
+    async def run() -> None:
+        rig = Rig()
+        behind = MemorySink()
+        target = rig.pipeline("behind", [rig.branch("behind", behind)])
+        sink = MemoryBulkSink(lambda docs: [Failure(i, "bad") for i, d in enumerate(docs) if d["n"] % 10 == 3])
+        branch = rig.branch("front", sink)
+        branch.forward = target
+        source = ListSource(events(100))
+        rig.pipeline("front", [branch], source=source)
+        rig.pipelines.reverse()
+        await rig.run()
+        assert sorted(body["n"] for body, *_ in behind.events) == [n for n in range(100) if n % 10 != 3]
+        assert len(rig.letters.letters) == 10
+        assert [ok for _, ok in source.outcomes] == [True] * 10
+
+    run_virtual(run())
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_every_event_ends_exactly_once(seed: int) -> None:
     """Random graphs of pipelines with plugins that drop, split, merge, throw, wait and refuse."""
@@ -269,6 +288,8 @@ def test_every_event_ends_exactly_once(seed: int) -> None:
                     limits = Limits(request_bytes_max=chance.choice([50, 5000]), flush_timeout_s=1.0)
                     sink = MemoryBulkSink(respond, limits=limits, delay_s=chance.random() / 20)
                     branches.append(rig.branch(name, chance.choice([sink, MemorySink()]), chosen))
+                    if made and chance.random() < 0.2:
+                        branches[-1].forward = chance.choice(made)
             stages = [random_stage(name, n) for n in range(chance.randrange(4))]
             workers = chance.choice([1, 3])
             made.append(rig.pipeline(name, branches, stages, routes=routes, workers=workers))

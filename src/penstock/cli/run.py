@@ -178,15 +178,17 @@ def _admin_settings(server: ServerConfig, has_file: bool) -> AdminSettings:
         username=basic.username if basic else None,
         password=basic.password.get_secret_value() if basic else None,
         labels=tuple(labels.items()),
+        label_filters=tuple((rule.pattern, tuple(rule.tags.items())) for rule in server.metric_tag_filters),
+        disabled=tuple(server.disabled_metrics),
         prometheus="Prometheus" in server.metric_registries or not server.metric_registries,
     )
 
 
 def definitions(plan: Plan) -> list[dict[str, Any]]:
-    """The pipelines as they were written, secret options masked."""
+    """The pipelines as they were written: references unresolved, secret options masked."""
 
     def options(plugin: Any) -> dict[str, Any]:
-        return {plugin.name_as_written: plugin.config.model_dump(mode="json", exclude_unset=True, fallback=str)}
+        return {plugin.name_as_written: plugin.definition}
 
     shown: list[dict[str, Any]] = []
     for pipeline in plan.pipelines:

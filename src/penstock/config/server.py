@@ -267,8 +267,10 @@ class ServerConfig(sdk.PluginConfig):
     """Password of the key store."""
     private_key_password: Annotated[sdk.Secret, _camel("private_key_password")] = sdk.Secret("")
     """Password of the key in it."""
-    server_port: Annotated[int, _camel("server_port"), _positive("Server port must be a positive integer")] = 4900
-    """Port of the admin endpoints and of the metrics."""
+    server_port: Annotated[
+        int, _camel("server_port"), _rule(lambda port: port >= 0, "Server port must be a positive integer")
+    ] = 4900
+    """Port of the admin endpoints and of the metrics; 0 takes a free one, which the log names."""
     authentication: Authentication | None = None
     """Guard of every admin path."""
     metric_registries: Annotated[list[Registry], _camel("metric_registries")] = Field(default_factory=_prometheus)

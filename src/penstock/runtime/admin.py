@@ -28,7 +28,7 @@ from penstock.core.metrics import Registry
 from penstock.core.units import parse_duration
 from penstock.lib.http_server import HttpServer, Limits, Request, Response
 from penstock.runtime.engine import Engine
-from penstock.runtime.prometheus import render
+from penstock.runtime.prometheus import MetricsPage
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,11 @@ class AdminSettings:
     username: str | None = None
     password: str | None = None
     labels: tuple[tuple[str, str], ...] = (("serviceName", "dataprepper"),)
+    """Labels of every meter."""
+    label_filters: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+    """Ant-style patterns of meter names, and the labels such meters have instead; the first match decides."""
+    disabled: tuple[str, ...] = ()
+    """Ant-style patterns of meters that are not shown."""
     prometheus: bool = True
 
 
@@ -59,7 +64,7 @@ class Admin:
         self._engine = engine
         self._settings = settings
         self._definitions = orjson.dumps(definitions, default=str)
-        self._labels = dict(settings.labels)
+        self._page = MetricsPage(engine.registry, settings.labels, settings.label_filters, settings.disabled)
         self._authorization = b""
         if settings.username is not None:
             pair = f"{settings.username}:{settings.password or ''}".encode()
@@ -120,7 +125,7 @@ class Admin:
         return Response(503, orjson.dumps(body), content_type="application/json")
 
     def _metrics(self, request: Request) -> Response:
-        return Response(200, render(self._engine.registry, self._labels), content_type=_PROMETHEUS)
+        return Response(200, self._page.render(), content_type=_PROMETHEUS)
 
     def _status(self, request: Request) -> Response:
         return Response(200, orjson.dumps(self._engine.status()), content_type="application/json")

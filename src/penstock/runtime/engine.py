@@ -94,6 +94,8 @@ class Engine:
             for branch, sink in zip(pipeline.parts.branches, by_name[pipeline.name].sinks, strict=True):
                 if sink.target is not None:
                     branch.target = self.pipelines[sink.target]
+                if sink.forward_to is not None:
+                    branch.forward = self.pipelines[sink.forward_to]
         self._ready = {name: asyncio.Event() for name in self.pipelines}
 
     def _connected(self, names: set[str]) -> set[str]:
@@ -237,8 +239,9 @@ class Engine:
             pipeline.fail(f"{type(error).__name__}: {error}")
             return
         for branch in pipeline.parts.branches:
-            if branch.target is not None:
-                await self._ready[branch.target.name].wait()
+            for onward in (branch.target, branch.forward):
+                if onward is not None:
+                    await self._ready[onward.name].wait()
         self._ready[pipeline.name].set()
         pipeline.start_source()
 

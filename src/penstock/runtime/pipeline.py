@@ -50,6 +50,8 @@ class Branch:
     sink: Sink | None = None
     target: Pipeline | None = None
     """The pipeline that takes the events over, instead of a sink."""
+    forward: Pipeline | None = None
+    """The pipeline that gets the events which the sink has written."""
     reads_later: bool = False
     """The sink still reads bodies after `submit` has returned."""
 
@@ -113,7 +115,8 @@ class Pipeline:
         self._stopping = False
         self._last: asyncio.Future[None] | None = None
         simple = len(parts.branches) == 1 and not parts.branches[0].routes and parts.branches[0].delivery is not None
-        self._only = parts.branches[0].delivery if simple else None
+        self._only = parts.branches[0] if simple else None
+        self._forwarding: set[asyncio.Task[None]] = set()
         self._holds = any(stage.drain for stage in parts.stages)
         self.output = PipelineOutput(self)
 
@@ -309,16 +312,15 @@ class Pipeline:
         if not len(batch):
             return
         if self._only is not None:
-            ticket.take()
-            await self._submit(self._only, batch, ticket)
+            await self._submit(self._only, batch, ticket, size_bytes)
             return
         chosen = self._choose(batch)
         connectors = [(branch.target, places) for branch, places in chosen if branch.target is not None]
         for branch, places in chosen:
             if branch.delivery is not None:
-                ticket.take()
                 copied = bool(connectors) and branch.reads_later
-                await self._submit(branch.delivery, batch.copy(places) if copied else batch.share(places), ticket)
+                part = batch.copy(places) if copied else batch.share(places)
+                await self._submit(branch, part, ticket, size_bytes)
         onward = [
             (target, batch.share(places) if index == len(connectors) - 1 else batch.copy(places))
             for index, (target, places) in enumerate(connectors)
@@ -327,12 +329,34 @@ class Pipeline:
         for target, events in onward:
             await target.take_over(events, size_bytes)
 
-    async def _submit(self, delivery: Delivery, batch: Batch, ticket: _Ticket) -> None:
+    async def _submit(self, branch: Branch, batch: Batch, ticket: _Ticket, size_bytes: int) -> None:
+        assert branch.delivery is not None
+        ticket.take()
         try:
-            delivery.submit(batch, ticket.done)
+            if branch.forward is None:
+                branch.delivery.submit(batch, ticket.done)
+            else:
+                self._submit_and_forward(branch.delivery, branch.forward, batch, ticket, size_bytes)
         except Exception as error:  # noqa: BLE001 (a bug in one plugin must not lose events or end the process)
-            await self.park(batch, delivery.name, error)
+            await self.park(batch, branch.name, error)
             ticket.done()
+
+    def _submit_and_forward(
+        self, delivery: Delivery, target: Pipeline, batch: Batch, ticket: _Ticket, size_bytes: int
+    ) -> None:
+        """What the sink has written goes on to `target`; its promise is kept when it has arrived there too."""
+        onward = batch.copy()
+        written: list[int] = []
+
+        def done() -> None:
+            events = onward.select(sorted(written))
+            onward.release_all(ok=True)  # how these ended, the sink's own part has said
+            task = self._loop.create_task(target.take_over(events, size_bytes))
+            self._forwarding.add(task)
+            task.add_done_callback(self._forwarding.discard)
+            ticket.done()
+
+        delivery.submit(batch, done, written.extend)
 
     def _choose(self, batch: Batch) -> list[tuple[Branch, list[int] | None]]:
         """Which events go which way; None stands for all of them."""
@@ -388,6 +412,7 @@ class Pipeline:
                     stage.records_out.add(len(held))
                     await self._dispatch(await self._process(held, place + 1), _NO_TICKET, 0)
         await asyncio.gather(*(branch.delivery.drain() for branch in self.parts.branches if branch.delivery))
+        await asyncio.gather(*self._forwarding)
         if self.state != "FAILED":
             self.state = "ENDED"
 

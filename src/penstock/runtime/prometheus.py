@@ -3,33 +3,71 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from penstock.core.metrics import Counter, Gauge, Meter, Registry, Timer
 
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_]")
 
 
-def render(registry: Registry, common: dict[str, str]) -> str:
-    """The whole registry. Labels of a meter are added to `common`."""
-    lines: list[str] = []
-    last = ""
-    for name, own, meter in registry:
-        text = _ILLEGAL.sub("_", name)
-        if not text[0].isalpha():
-            text = "m_" + text
-        labels = _labels([*common.items(), *own])
-        family, rows = _rows(text, labels, meter)
-        if family != last:
-            lines.append(f"# HELP {family}  ")
-            lines.append(f"# TYPE {family} {rows[0][0]}")
-            last = family
-        for place, (kind, row) in enumerate(rows):
-            if place and kind == "gauge":
-                lines.append(f"# HELP {family}_max  ")
-                lines.append(f"# TYPE {family}_max gauge")
-            lines.append(row)
-    return "\n".join(lines) + "\n"
+Labels = Sequence[tuple[str, str]]
+
+
+class MetricsPage:
+    """Shows a registry. What a meter's name decides (its labels, whether it is shown) is decided once per meter."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        labels: Labels,
+        filters: Sequence[tuple[str, Labels]] = (),
+        disabled: Sequence[str] = (),
+    ) -> None:
+        self._registry = registry
+        self._labels = labels
+        self._filters = [(ant_pattern(pattern), own) for pattern, own in filters]
+        self._disabled = [ant_pattern(pattern) for pattern in disabled]
+        self._common: dict[str, Labels | None] = {}
+
+    def render(self) -> str:
+        """All meters as text."""
+        lines: list[str] = []
+        last = ""
+        for name, own, meter in self._registry:
+            common = self._common_labels(name)
+            if common is None:
+                continue
+            text = _ILLEGAL.sub("_", name)
+            if not text[0].isalpha():
+                text = "m_" + text
+            family, rows = _rows(text, _labels([*common, *own]), meter)
+            if family != last:
+                lines.append(f"# HELP {family}  ")
+                lines.append(f"# TYPE {family} {rows[0][0]}")
+                last = family
+            for place, (kind, row) in enumerate(rows):
+                if place and kind == "gauge":
+                    lines.append(f"# HELP {family}_max  ")
+                    lines.append(f"# TYPE {family}_max gauge")
+                lines.append(row)
+        return "\n".join(lines) + "\n"
+
+    def _common_labels(self, name: str) -> Labels | None:
+        """Labels that a meter gets beside its own; None when it is not shown."""
+        if name not in self._common:
+            if any(pattern.fullmatch(name) for pattern in self._disabled):
+                self._common[name] = None
+            else:
+                own = next((labels for pattern, labels in self._filters if pattern.fullmatch(name)), None)
+                self._common[name] = self._labels if own is None else own
+        return self._common[name]
+
+
+def ant_pattern(pattern: str) -> re.Pattern[str]:
+    """An Ant-style pattern on dotted names: `?` one character, `*` within a part, `**` across parts."""
+    tokens = {"**.": r"(?:.*\.)?", ".**": r"(?:\..*)?", "**": ".*", "*": r"[^.]*", "?": r"[^.]"}
+    split = re.split(r"(\*\*\.|\.\*\*$|\*\*|\*|\?)", pattern)
+    return re.compile("".join(tokens.get(part, re.escape(part)) for part in split))
 
 
 def _rows(text: str, labels: str, meter: Meter) -> tuple[str, list[tuple[str, str]]]:

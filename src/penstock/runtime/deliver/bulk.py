@@ -71,7 +71,9 @@ class BulkDelivery:
 
     # taking over
 
-    def submit(self, batch: Batch, on_done: Callable[[], None]) -> None:
+    def submit(
+        self, batch: Batch, on_done: Callable[[], None], on_written: Callable[[Sequence[int]], None] | None = None
+    ) -> None:
         self._around.records_in.add(len(batch))
         arrived = self._around.observe(batch)
         items = self._sink.encode(batch)
@@ -80,7 +82,7 @@ class BulkDelivery:
             (failure, failure.details.get("document", plain(batch.bodies[failure.index]))) for failure in items.rejected
         ]
         batch.forget_bodies()
-        parcel = Parcel(batch, items, on_done, arrived)
+        parcel = Parcel(batch, items, on_done, arrived, on_written)
         self._parcels.add(parcel)
         self._pending += parcel.left
         self._idle.clear()
@@ -254,7 +256,7 @@ class BulkDelivery:
         if not failures:
             for part in parts:
                 if isinstance(part, Item):
-                    self._end_item(part, ok=True)
+                    self._written(part)
                 else:
                     self._end_range(part)
             return
@@ -264,7 +266,7 @@ class BulkDelivery:
         for index, item in enumerate(items_of(parts)):
             failure = by_index.get(index)
             if failure is None:
-                self._end_item(item, ok=True)
+                self._written(item)
             elif not failure.retryable:
                 dead.append((item, failure))
             else:
@@ -370,7 +372,14 @@ class BulkDelivery:
     def _end_range(self, part: Range) -> None:
         parcel = part.parcel
         slots = parcel.slots if whole(part) else parcel.slots[part.start : part.end]
+        if parcel.on_written is not None:
+            parcel.on_written(slots)
         self._end(parcel, slots, ok=True)
+
+    def _written(self, item: Item) -> None:
+        if item.parcel.on_written is not None:
+            item.parcel.on_written((item.parcel.slots[item.place],))
+        self._end_item(item, ok=True)
 
     def _end_item(self, item: Item, *, ok: bool) -> None:
         if item.key is not None:

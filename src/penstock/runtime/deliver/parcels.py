@@ -12,10 +12,15 @@ from penstock.sdk import Items
 class Parcel:
     """The items of one batch and how many of them have not ended."""
 
-    __slots__ = ("arrived", "batch", "data", "handle", "left", "on_done", "slots")
+    __slots__ = ("arrived", "batch", "data", "handle", "left", "on_done", "on_written", "slots")
 
     def __init__(
-        self, batch: Batch, items: Items, on_done: Callable[[], None], arrived: Callable[[], None] | None
+        self,
+        batch: Batch,
+        items: Items,
+        on_done: Callable[[], None],
+        arrived: Callable[[], None],
+        on_written: Callable[[Sequence[int]], None] | None = None,
     ) -> None:
         self.batch = batch
         self.data = items.data
@@ -26,13 +31,14 @@ class Parcel:
         """The one promise all events of the batch belong to, where there is only one."""
         self.on_done = on_done
         self.arrived = arrived
+        self.on_written = on_written
 
     def end(self, slots: Sequence[int], *, ok: bool) -> None:
         self.batch.release(slots, ok=ok)
         self.left -= len(slots)
         assert self.left >= 0, "more items ended than there were"
         if self.left == 0:
-            if ok and self.arrived is not None:
+            if ok:
                 self.arrived()
             self.on_done()
 

@@ -25,10 +25,13 @@ class Delivery(Protocol):
     name: str
     state: SinkState
 
-    def submit(self, batch: Batch, on_done: Callable[[], None]) -> None:
+    def submit(
+        self, batch: Batch, on_done: Callable[[], None], on_written: Callable[[Sequence[int]], None] | None = None
+    ) -> None:
         """Take the events over. What of the bodies is needed is read before this returns, except by `WriteDelivery`.
 
-        `on_done` is called once all of them have ended.
+        `on_done` is called once all of them have ended, `on_written` before that with the places of those that the
+        sink has taken (not with those that became dead letters).
         """
 
     async def drain(self) -> None:

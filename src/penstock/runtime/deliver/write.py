@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from penstock.core.batch import Batch
 from penstock.core.errors import Permanent, Transient
@@ -21,6 +22,25 @@ from penstock.sdk import WriteSink
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A batch that is queued or being written."""
+
+    batch: Batch
+    on_done: Callable[[], None]
+    arrived: Callable[[], None]
+    on_written: Callable[[Sequence[int]], None] | None
+
+    def end(self, *, written: bool, ok: bool) -> None:
+        places = self.batch.held()
+        if written and self.on_written is not None:
+            self.on_written(places)
+        self.batch.release_all(ok=ok)
+        if ok:
+            self.arrived()
+        self.on_done()
+
+
 class WriteDelivery:
     """Hands whole batches to a simple sink, one after the other, and retries them."""
 
@@ -29,15 +49,17 @@ class WriteDelivery:
         self._around = surroundings
         self.name = surroundings.ctx.plugin
         self.state = SinkState(since_ms=surroundings.ctx.clock.now_ms())
-        self._queue: deque[tuple[Batch, Callable[[], None], Callable[[], None]]] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._pending = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
 
-    def submit(self, batch: Batch, on_done: Callable[[], None]) -> None:
+    def submit(
+        self, batch: Batch, on_done: Callable[[], None], on_written: Callable[[Sequence[int]], None] | None = None
+    ) -> None:
         self._around.records_in.add(len(batch))
-        self._queue.append((batch, on_done, self._around.observe(batch)))
+        self._queue.append(_Waiting(batch, on_done, self._around.observe(batch), on_written))
         self._pending += len(batch)
         self._idle.clear()
         if self._task is None or self._task.done():
@@ -45,21 +67,28 @@ class WriteDelivery:
 
     async def _write_all(self) -> None:
         while self._queue:
-            batch, on_done, arrived = self._queue.popleft()
-            if any(handle.done for handle in {*batch.handles} if handle is not None):
-                gone = [i for i, handle in enumerate(batch.handles) if handle is not None and handle.done]
-                self._pending -= len(gone)
-                batch = batch.drop(gone, ok=False)
-            ok = await self._write(batch) if len(batch) else True
-            self._pending -= len(batch)
-            batch.release_all(ok=ok)
-            if ok:
-                arrived()
-            on_done()
+            waiting = self._queue[0]
+            count = len(waiting.batch)
+            written, ok = await self._write(self._without_withdrawn(waiting.batch))
+            self._queue.popleft()
+            self._pending -= count
+            waiting.end(written=written, ok=ok)
         if self._pending == 0:
             self._idle.set()
 
-    async def _write(self, batch: Batch) -> bool:
+    def _without_withdrawn(self, batch: Batch) -> Batch:
+        """What is still wanted: a promise that is over withdraws its events."""
+        gone = [i for i, handle in enumerate(batch.handles) if handle is not None and handle.done]
+        if not gone:
+            return batch
+        batch.release(gone, ok=False)
+        kept = batch.held()
+        return Batch([batch.bodies[i] for i in kept], [batch.metas[i] for i in kept], None, batch.origin)
+
+    async def _write(self, batch: Batch) -> tuple[bool, bool]:
+        """Whether the sink has taken the events, and whether they are accounted for (dead letters are)."""
+        if not len(batch):
+            return True, True
         attempts = 0
         clock = self._around.ctx.clock
         while True:
@@ -76,7 +105,7 @@ class WriteDelivery:
                 if not isinstance(error, Permanent):
                     log.exception("Sink %s failed unexpectedly", self.name)
                 reason = str(error) if isinstance(error, Permanent) else f"{type(error).__name__}: {error}"
-                return await self._around.bury(
+                return False, await self._around.bury(
                     [
                         self._around.letter({"status": 0, "message": reason, "document": plain(body)})
                         for body in batch.bodies
@@ -85,7 +114,7 @@ class WriteDelivery:
             else:
                 if self.state.status != "OK":
                     self.state = SinkState("OK", "", clock.now_ms())
-                return True
+                return True, True
 
     def pending(self) -> int:
         return self._pending
@@ -97,3 +126,7 @@ class WriteDelivery:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        while self._queue:
+            self._queue.popleft().end(written=False, ok=False)
+        self._pending = 0
+        self._idle.set()
