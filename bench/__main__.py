@@ -1,6 +1,6 @@
 """Measures every path in one run, prints a table, writes bench/results/<time>.json.
 
-    python -m bench [--events 300000] [--only pass,grok,latency,start,processors,nomatch]
+python -m bench [--events 300000] [--only pass,grok,latency,start,processors,nomatch]
 """
 
 from __future__ import annotations
@@ -149,9 +149,7 @@ def main() -> None:
     for entry in rows:
         detail = " ".join(f"{k}={v}" for k, v in entry.items() if k not in ("name", "value", "unit", "budget", "ok"))
         sign = "[green]ok" if entry["ok"] else "[red]over"
-        table.add_row(
-            entry["name"], f"{entry['value']:.3f} {entry['unit']}", f"≤ {entry['budget']:g}", sign, detail
-        )
+        table.add_row(entry["name"], f"{entry['value']:.3f} {entry['unit']}", f"≤ {entry['budget']:g}", sign, detail)
     console.print(table)
     RESULTS.mkdir(exist_ok=True)
     machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
