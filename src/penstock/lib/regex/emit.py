@@ -34,12 +34,12 @@ _PLACES = {
 }
 _PLAIN_LINES = {
     "end_or_newline": "$",
-    "line_begin": r"(?:\A|(?<=\n)(?!\Z))",
+    "line_begin": r"(?:(?!\Z)(?:\A|(?<=\n)))",
     "line_end": "(?m:$)",
 }
 _EXACT_LINES = {
     "end_or_newline": rf"(?:\Z|(?=\r\n\Z)|(?<!\r)(?=\n\Z)|(?=[{_OTHER_ENDS}]\Z))",
-    "line_begin": r"(?:\A|(?:(?<=[\n\x85\u2028\u2029])|(?<=\r)(?!\n))(?!\Z))",
+    "line_begin": r"(?:(?!\Z)(?:\A|(?<=[\n\x85\u2028\u2029])|(?<=\r)(?!\n)))",
     "line_end": rf"(?:\Z|(?<!\r)(?=\n)|(?=[{_OTHER_ENDS}]))",
 }
 

@@ -141,32 +141,39 @@ class _Parser:
         return seq(items)
 
     def quantified(self, item: Node) -> Node:
-        while True:
-            match self.peek():
-                case "*":
-                    bounds: tuple[int, int | None] = (0, None)
-                    self.at += 1
-                case "+":
-                    bounds = (1, None)
-                    self.at += 1
-                case "?":
-                    bounds = (0, 1)
-                    self.at += 1
-                case "{":
-                    bounds = self.counts()
-                case _:
-                    return item
-            mode: Literal["greedy", "lazy", "possessive"] = "greedy"
-            if self.peek() == "?":
-                self.at += 1
-                mode = "lazy"
-            elif self.peek() == "+":
-                self.at += 1
-                mode = "possessive"
-            if isinstance(item, At | Look):
-                item = item if bounds[0] else EMPTY
-            elif item is not EMPTY:
-                item = Repeat(item, *bounds, mode)
+        bounds = self.bounds()
+        if bounds is None:
+            return item
+        mode: Literal["greedy", "lazy", "possessive"] = "greedy"
+        if self.peek() == "?":
+            self.at += 1
+            mode = "lazy"
+        elif self.peek() == "+":
+            self.at += 1
+            mode = "possessive"
+        if self.peek() in ("*", "+", "?"):
+            self.fail(f"Dangling meta character '{self.peek()}'")
+        if isinstance(item, At | Look):
+            item = item if bounds[0] else EMPTY
+        elif item is not EMPTY:
+            item = Repeat(item, *bounds, mode)
+        return self.quantified(item)
+
+    def bounds(self) -> tuple[int, int | None] | None:
+        """How often the atom before may occur; None when nothing is said."""
+        match self.peek():
+            case "*":
+                bounds: tuple[int, int | None] = (0, None)
+            case "+":
+                bounds = (1, None)
+            case "?":
+                bounds = (0, 1)
+            case "{":
+                return self.counts()
+            case _:
+                return None
+        self.at += 1
+        return bounds
 
     def counts(self) -> tuple[int, int | None]:
         found = _QUANTIFIER.match(self.text, self.at + 1)
@@ -395,7 +402,8 @@ class _Parser:
                 while self.take("&&"):
                     pass
                 right = self.intersected()
-                chars = right if empty else chars & right if right is not None else chars
+                if right is not None:
+                    chars = right if empty else chars & right
             else:
                 chars |= self.class_item()
             empty = False
@@ -403,17 +411,15 @@ class _Parser:
         chars = self.folded(chars)
         return ~chars if negated else chars
 
-    def intersected(self) -> CharSet:
-        """The right side of `&&`: all that follows up to the next `&&` or the closing bracket."""
+    def intersected(self) -> CharSet | None:
+        """The right side of `&&`, up to the next one or the closing bracket; None when there is nothing."""
         chars, empty = NOTHING, True
         while True:
             char = self.peek()
             if not char:
                 self.fail("Unclosed character class")
             if char == "]" or self.text.startswith("&&", self.at):
-                if empty:
-                    self.fail("Bad class syntax")
-                return self.folded(chars)
+                return None if empty else self.folded(chars)
             chars |= self.class_item()
             empty = False
 

@@ -30,8 +30,9 @@ from penstock.lib.regex.tree import (
     Repeat,
     Seq,
     backwards,
-    has_back,
+    groups,
     nullable,
+    referred,
     seq,
 )
 
@@ -50,7 +51,11 @@ class Search:
 
     def __init__(self, node: Node, keep: Keep = lambda group: True) -> None:
         self._node = node
-        self._keep = keep
+        self._referred = referred(node)
+        self._keep: Keep = lambda group: group.number in self._referred or keep(group)
+        captured = [group for group in groups(node) if self._keep(group)]
+        self._wanted = [place for place, group in enumerate(captured) if keep(group)]
+        self._all_wanted = len(self._wanted) == len(captured)
         self._items = _flat(node)
         self.literal = _gate(self._items)
         """A text without which nothing matches; empty when none is known."""
@@ -113,6 +118,9 @@ class Search:
         sign = max(literal, key=_rarity, default="")  # one character is looked for even faster
         match = self.plain.match if from_start else _never
 
+        if not self._all_wanted:
+            return self._picking()
+
         @interruptible
         def find(text: str) -> Row | None:
             if sign not in text or literal not in text:
@@ -128,6 +136,20 @@ class Search:
                 if found is None:
                     return None
             return found.groups()
+
+        return find
+
+    def _picking(self) -> Callable[[str], Row | None]:
+        """`find` for patterns that capture more than is kept, because they refer back to it."""
+        wanted, literal, exact = self._wanted, self.literal, self.exact
+
+        @interruptible
+        def find(text: str) -> Row | None:
+            found = exact.search(text) if literal in text else None
+            if found is None:
+                return None
+            row = found.groups()
+            return tuple([row[place] for place in wanted])
 
         return find
 
@@ -199,7 +221,7 @@ def _pivot(items: list[Node]) -> tuple[int, str] | None:
     if len(starts(seq(items), NOTHING, through=True) & _ASCII) <= RARE_STARTS_MAX:
         return None
     for place, text in _texts(items):
-        if place and _rarity(text) >= PIVOT_RARITY_MIN and not any(map(has_back, items)):
+        if place and _rarity(text) >= PIVOT_RARITY_MIN and not referred(seq(items)):
             return place, text
     return None
 

@@ -122,17 +122,17 @@ def groups(node: Node) -> list[Group]:
             return []
 
 
-def has_back(node: Node) -> bool:
-    """Whether the node refers back to a group."""
+def referred(node: Node) -> frozenset[int]:
+    """The numbers of the groups that the node refers back to."""
     match node:
-        case Back():
-            return True
+        case Back(number):
+            return frozenset((number,))
         case Seq(parts) | Alt(parts):
-            return any(has_back(part) for part in parts)
+            return frozenset().union(*map(referred, parts))
         case Group(item) | Repeat(item) | Atomic(item) | Look(item):
-            return has_back(item)
+            return referred(item)
         case Chars() | At():
-            return False
+            return frozenset()
 
 
 def certain_groups(node: Node) -> list[Group]:
