@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock.core import start
+
 if TYPE_CHECKING:
     from penstock.config.server import ServerConfig
     from penstock.core.errors import Problem
@@ -46,6 +48,7 @@ def run(
     Exit codes: 0 ended and drained; 1 nothing could run; 2 wrong usage; 3 a pipeline failed; 4 not everything was
     drained; 130 stopped by a second signal.
     """
+    start.describe_options = False
     from penstock.runtime import logs
 
     if log_format not in logs.FORMATS:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from penstock.core import start
+
 if TYPE_CHECKING:
     from penstock.config import Documents
     from penstock.core.errors import Problem
@@ -28,6 +30,7 @@ def validate(
     Prints every problem of all files with file, line, place and a likely fix. Exit codes: 0 valid; 1 not valid;
     2 wrong usage.
     """
+    start.describe_options = False
     from penstock.config import read_pipelines, read_server_config
     from penstock.plan import PROFILES, make_plan
 

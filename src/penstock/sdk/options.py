@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from penstock.core import key as _key
+from penstock.core import start
 from penstock.core.errors import ConfigError, ExpressionSyntaxError
 from penstock.core.units import parse_bytes, parse_duration
 from penstock.expr import Expression, compile_expression, compile_template
@@ -36,7 +37,7 @@ class PluginConfig(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
+        use_attribute_docstrings=start.describe_options,
         arbitrary_types_allowed=True,
         coerce_numbers_to_str=True,
         populate_by_name=True,
