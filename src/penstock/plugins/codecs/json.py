@@ -192,8 +192,8 @@ class _Walker:
                 raise sdk.EventError(f"An event is larger than {self._event_bytes_max} bytes", cause="too_large")
 
     def finish(self) -> None:
-        done = self._walk(self._rest)
-        if self._open or not (self._rest[done:].isspace() or done == len(self._rest)):
+        data = self._rest + b" "  # what ends a number
+        if self._walk(data) < len(data) or self._open:
             raise sdk.EventError("The JSON document ends too early", cause="json")
 
     def _walk(self, data: bytes) -> int:
