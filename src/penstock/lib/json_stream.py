@@ -11,7 +11,8 @@ from penstock.core.errors import EventError
 from penstock.core.json_text import decode
 
 _decode = msgspec.json.Decoder().decode
-_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
+_MALFORMED_AT = re.compile(r"\(byte (\d+)\)")
+_TRAILING = "trailing characters"
 _TRUNCATED = "truncated"
 _BLANK = b" \t\r\n"
 _GROWTH = 1.5
@@ -26,13 +27,14 @@ def first_value(data: memoryview | bytes) -> tuple[Any, int] | None:
     try:
         return _decode(data), len(data)
     except msgspec.DecodeError as error:
-        found = _TRAILING.search(str(error))
-        if found is None:
-            if _TRUNCATED in str(error):
-                return None
+        message = str(error)
+        found = _MALFORMED_AT.search(message)
+        if found is not None and _TRAILING in message:
+            end = int(found[1]) - 1
+            return _decode(data[:end]), end
+        if _TRUNCATED not in message and (found is None or int(found[1]) < len(data)):
             raise
-        end = int(found[1]) - 1
-        return _decode(data[:end]), end
+        return None  # cut off, maybe within a number
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
 

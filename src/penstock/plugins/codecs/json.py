@@ -318,4 +318,13 @@ def build_encoder(config: OutputConfig, ctx: sdk.Context) -> sdk.OutputCodec:
     return JsonOutput(config, ctx)
 
 
-EXAMPLES: list[sdk.Example] = []
+EXAMPLES = {
+    "input_codec": [
+        sdk.Example("Every array of the document", config="{}"),
+        sdk.Example(
+            "The records of a file, each with the account the file is about",
+            config="key_name: Records\ninclude_keys: [account]\ninclude_keys_metadata: [region]",
+        ),
+    ],
+    "output_codec": [sdk.Example("A list under another name", config="key_name: records")],
+}

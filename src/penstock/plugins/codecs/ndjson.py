@@ -93,4 +93,10 @@ def build_encoder(config: OutputConfig, ctx: sdk.Context) -> sdk.OutputCodec:
     return NdjsonOutput(config, ctx)
 
 
-EXAMPLES: list[sdk.Example] = []
+EXAMPLES = {
+    "input_codec": [
+        sdk.Example("One object a line", config="{}"),
+        sdk.Example("Keep empty objects too", config="include_empty_objects: true"),
+    ],
+    "output_codec": [sdk.Example("Files that end in .jsonl", config="extension: jsonl")],
+}

@@ -138,4 +138,10 @@ def build_encoder(config: OutputConfig, ctx: sdk.Context) -> sdk.OutputCodec:
     return NewlineOutput(config)
 
 
-EXAMPLES: list[sdk.Example] = []
+EXAMPLES = {
+    "input_codec": [
+        sdk.Example("Every line", config="{}"),
+        sdk.Example("Leave out two lines and keep the heading", config="skip_lines: 2\nheader_destination: heading"),
+    ],
+    "output_codec": [sdk.Example("Only messages", config="{}")],
+}
