@@ -66,7 +66,7 @@ def compile_spread(*, overwrite: bool, normalize: bool) -> Callable[[Body, Body]
     def spread(body: Body, members: Body) -> None:
         if normalize:
             members = replace_invalid_characters_in(members)
-        if not all(name in plain_names or is_plain(name) for name in members):
+        if not (plain_names.issuperset(members) or all(map(is_plain, members))):
             put_keys(body, members)
         elif overwrite:
             body.update(members)

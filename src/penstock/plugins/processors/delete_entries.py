@@ -10,6 +10,9 @@ from penstock import sdk
 from penstock.lib.event_keys import Key
 from penstock.lib.regex import RegexError, compile_java
 
+NAMES_MAX = 4096
+"""Names whose verdict is remembered; a full memory is cleared."""
+
 
 class Entry(sdk.PluginConfig):
     with_keys: list[sdk.DeleteKey] | None = None
@@ -139,8 +142,16 @@ def _by_regex(expressions: Sequence[re.Pattern[str]], exceptions: Sequence[Key])
     matches: list[Callable[[str], Any]] = [expression.fullmatch for expression in expressions]
     kept = {key.parts[0] for key in exceptions if len(key.parts) == 1}
 
+    verdicts: dict[str, bool] = {}
+
+    def is_deleted(name: str) -> bool:
+        if len(verdicts) >= NAMES_MAX:
+            verdicts.clear()
+        verdict = verdicts[name] = name not in kept and any(match(name) for match in matches)
+        return verdict
+
     def delete(body: sdk.Body) -> None:
-        for name in [name for name in body if name not in kept and any(match(name) for match in matches)]:
+        for name in [name for name in body if (verdicts[name] if name in verdicts else is_deleted(name))]:
             del body[name]
 
     return delete

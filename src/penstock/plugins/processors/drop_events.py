@@ -50,9 +50,9 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
 
 EXAMPLES = [
     sdk.Example(
-        "Drop health checks",
-        config='drop_when: /path == "/health"',
-        before=[{"path": "/health"}, {"path": "/shop"}, {}],
-        after=[{"path": "/shop"}, {}],
+        "Drop what is of no interest",
+        config='drop_when: /level == "debug" or /status == 204',
+        before=[{"level": "debug"}, {"level": "info"}, {"status": 204}, {}],
+        after=[{"level": "info"}, {}],
     ),
 ]

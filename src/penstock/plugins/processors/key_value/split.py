@@ -148,6 +148,13 @@ class _Grouped:
     def _group_end(self, text: str, start: int, closing: str) -> int:
         """The place behind the group that opens at `start`; the end of the text when it is never closed."""
         opening = text[start]
+        end = text.find(closing, start + 1)
+        if (
+            end > 0
+            and text.find("\\", start, end) < 0
+            and (opening == closing or text.find(opening, start + 1, end) < 0)
+        ):
+            return end + 1
         depth, first_closing, position = 1, -1, start + 1
         while position < len(text):
             sign = text[position]

@@ -50,8 +50,13 @@ def compile_tidy(
     )
     add = _add_unique if unique else _add
     has_defaults = bool(defaults)
+    as_they_are = not (include or exclude or drop_null or change_key or change_value or defaults)
 
     def tidy(pairs: Pairs) -> dict[str, Any]:
+        if as_they_are:
+            simple = dict(pairs)
+            if len(simple) == len(pairs):
+                return simple
         result: dict[str, Any] = {}
         several: set[str] = set()
         for key, value in pairs:
