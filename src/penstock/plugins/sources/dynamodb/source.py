@@ -15,7 +15,11 @@ from penstock.plugins.sources.dynamodb.shard import LEASE_S, Outcome, Pace, Shar
 from penstock.plugins.sources.dynamodb.stream_api import StreamApi
 
 SHARDS_MAX = 150
-"""Shards that one unit reads at once."""
+"""Shards that one unit reads at once, as long as others may take the rest."""
+SHARDS_ALONE_MAX = 2000
+"""Shards that it reads when nobody does: late is better than never."""
+NOBODY_ELSE_S = 30.0
+"""How long a shard is left to other units."""
 READS_AT_ONCE_MAX = 16
 """Reads that may wait for the service or for room in the buffer; bounds the records held outside the buffer."""
 LEADER_LEASE_S = 180.0
@@ -150,6 +154,7 @@ class _Unit:
         self._ended = asyncio.Event()
         """A shard was read to its end: its children are due."""
         self._started = False
+        self._full_since = 0.0
         self._leader_lease: Lease | None = None
         assert source._start_ms is not None, "set when the run begins"
         self._leader = Leader(
@@ -291,7 +296,7 @@ class _Unit:
         while True:
             self._look.clear()
             try:
-                lease = await self._free_shard() if len(self._readers) < SHARDS_MAX else None
+                lease = await self._free_shard() if self._has_room() else None
             except (sdk.Transient, LeaseLost) as error:
                 self._log.warning("No shard could be taken: %s", error)
                 lease = None
@@ -308,6 +313,13 @@ class _Unit:
             span = min(pace.acquire * 2 ** min(misses, 20), pace.acquire_max)
             if await _wait_for(self._look, span * self._shared.chance.uniform(0.85, 1.15)):
                 misses = 0
+
+    def _has_room(self) -> bool:
+        now = self._shared.clock.monotonic()
+        if len(self._readers) < SHARDS_MAX:
+            self._full_since = now
+            return True
+        return now - self._full_since > NOBODY_ELSE_S and len(self._readers) < SHARDS_ALONE_MAX
 
     async def _free_shard(self) -> Lease | None:
         for arn in self._streams:
@@ -333,6 +345,10 @@ class _Unit:
         task = asyncio.create_task(reader.run(), name=f"dynamodb-{lease.key}")
         self._readers[task] = reader
         self._shared.active = len(self._readers)
+        if self._shared.active == SHARDS_MAX + 1:
+            self._log.warning(
+                "This unit reads more than %d shards, each less often: further units would share them", SHARDS_MAX
+            )
         task.add_done_callback(lambda task: self._reader_done(task, lease.key))
 
     def _reader_done(self, task: asyncio.Task[Outcome], key: str) -> None:
