@@ -321,6 +321,9 @@ class TestConfiguration:
         with pytest.raises(ConfigError):
             expand_braces("{a,b}" * 20)
 
+    def test_a_key_without_patterns_matches_nothing(self) -> None:
+        assert grok([], "x", tags_on_match_failure=["f"]) == {}
+
     def test_it_is_found_by_its_name(self) -> None:
         assert catalog.find("processor", "grok").config is Config
 

@@ -54,9 +54,19 @@ class Field:
 class Pattern:
     """A compiled grok pattern."""
 
-    def __init__(self, fields: tuple[Field, ...], find: Callable[[str], regex.Row | None], certain: frozenset[int]):
+    def __init__(
+        self,
+        fields: tuple[Field, ...],
+        search: apache.Find,
+        certain: frozenset[int],
+        common: apache.CommonForm | None = None,
+    ) -> None:
         self.fields = fields
-        self.find = find
+        self.common = common
+        """A form to be tried before `search`."""
+        self.search = search
+        """Like `find`, without the common form."""
+        self.find = search if common is None else common.find(search, len(fields))
         """The captured texts of the first match, one place per field; None: no match.
 
         Those that are not converted are without surrounding quotes.
@@ -127,11 +137,9 @@ def compile_pattern(pattern: str, definitions: Mapping[str, str], *, named_only:
     ]
     if quoted:
         find = _unquoting(find, quoted)
-    if common is not None:
-        find = common(find)
     order = {number: place for place, number in enumerate(kept)}
     certain = frozenset(order[group.number] for group in regex.certain_groups(tree) if group.number in order)
-    return Pattern(tuple(kept.values()), find, certain)
+    return Pattern(tuple(kept.values()), find, certain, common)
 
 
 def unquote(text: str) -> str:
@@ -142,9 +150,7 @@ def unquote(text: str) -> str:
     return text
 
 
-def _common_form(
-    pattern: str, text: str, names: dict[str, str], *, named_only: bool
-) -> Callable[[apache.Find], apache.Find] | None:
+def _common_form(pattern: str, text: str, names: dict[str, str], *, named_only: bool) -> apache.CommonForm | None:
     """A faster way for the common texts of a pattern that stands for what the library says."""
     common = apache.COMMON_FORMS.get(pattern)
     if common is None or not named_only or (text, names) != _expand(pattern, PATTERNS, named_only=True):

@@ -48,8 +48,9 @@ def compile_loop(
         read = f"body.get({key.parts[0]!r})" if len(key.parts) == 1 else f"get_{number}(body)"
         lines += [
             f"            text = {read}",
-            "            if text.__class__ is str:",
+            "            if type(text) is str:",
             "                if text:",
+            "                    pass",
         ]
         for each, pattern in enumerate(patterns):
             lines += _attempt(f"{number}_{each}", pattern, names, keep_empty=keep_empty, overwrite=overwrite)
@@ -74,45 +75,70 @@ def _attempt(
     at: str, pattern: Pattern, names: dict[str, Any], *, keep_empty: bool, overwrite: frozenset[str]
 ) -> list[str]:
     """Lines that try one pattern and go on with the next event when it gave captures."""
-    names |= {f"find_{at}": pattern.find, f"pattern_{at}": pattern}
-    lines = [f"row = find_{at}(text)", "if row is not None:"]
+    names[f"pattern_{at}"] = pattern
     keys = [field.key for field in pattern.fields]
     by_hand = not keys or len(set(keys)) < len(keys) or not all(map(_plain, keys))
     if by_hand or not (pattern.certain or keep_empty):
-        lines += [f"    if merge(body, place, pattern_{at}, row):", "        continue"]
-        return [" " * 20 + line for line in lines]
-    guarded = frozenset(keys) - overwrite
-    store = _store(at, pattern, names, keep_empty=keep_empty)
-    if guarded:
-        names[f"keys_{at}"] = guarded
-        lines += [f"    if keys_{at}.isdisjoint(body):", *(" " * 8 + line for line in store), "    else:"]
-        lines += [f"        merge(body, place, pattern_{at}, row)"]
-    else:
-        lines += [" " * 4 + line for line in store]
-    lines.append("    continue")
-    return [" " * 20 + line for line in lines]
-
-
-def _store(at: str, pattern: Pattern, names: dict[str, Any], *, keep_empty: bool) -> list[str]:
-    lines = [f"{''.join(f'v{place}, ' for place in range(len(pattern.fields)))}= row"]
-    conversions = []
-    for place, field in enumerate(pattern.fields):
-        if field.convert is not None:
-            names[f"convert_{at}_{place}"] = field.convert
-            present = "" if place in pattern.certain else f"if v{place} is not None: "
-            conversions.append(f"    {present}v{place} = convert_{at}_{place}(v{place})")
-    if conversions:
-        lines += [
-            "try:",
-            *conversions,
-            "except ValueError:",
-            f"    merge(body, place, pattern_{at}, row)",
+        names[f"find_{at}"] = pattern.find
+        lines = [
+            f"row = find_{at}(text)",
+            f"if row is not None and merge(body, place, pattern_{at}, row):",
             "    continue",
         ]
+        return _indented(lines, 5)
+    guarded = frozenset(keys) - overwrite
+    if guarded:
+        names[f"keys_{at}"] = guarded
+    lines = []
+    if common := pattern.common:
+        names |= {**common.names, f"match_{at}": common.pattern.match}
+        lines += [
+            f"found = match_{at}(text)",
+            "if found is not None:",
+            f"    {common.groups} = found.groups()",
+            f"    if {common.accept}:",
+            *_indented(common.finish, 2),
+            *_indented([f"v{place} = None" for place in sorted(common.absent)], 2),
+            *_indented(_store(at, pattern, names, keep_empty=keep_empty, guarded=bool(guarded)), 2),
+            "        continue",
+        ]
+    names[f"search_{at}"] = pattern.search
+    lines += [
+        f"row = search_{at}(text)",
+        "if row is not None:",
+        f"    {_row(pattern)} = row",
+        *_indented(_store(at, pattern, names, keep_empty=keep_empty, guarded=bool(guarded)), 1),
+        "    continue",
+    ]
+    return _indented(lines, 5)
+
+
+def _store(at: str, pattern: Pattern, names: dict[str, Any], *, keep_empty: bool, guarded: bool) -> list[str]:
+    """Lines that put the fields `v0`, `v1` … into the event."""
+    merge = f"merge(body, place, pattern_{at}, ({_row(pattern)}))"
+    conversions, stores = [], []
     for place, field in enumerate(pattern.fields):
-        present = "" if keep_empty or place in pattern.certain else f"if v{place} is not None: "
-        lines.append(f"{present}body[{field.key!r}] = v{place}")
-    return lines
+        present = "" if place in pattern.certain else f"if v{place} is not None: "
+        value = f"v{place}"
+        if field.convert is not None:
+            names[f"convert_{at}_{place}"] = field.convert
+            value = f"c{place}"
+            absent = f" if v{place} is not None else None" if present else ""
+            conversions.append(f"    {value} = convert_{at}_{place}(v{place}){absent}")
+        stores.append(f"{'' if keep_empty else present}body[{field.key!r}] = {value}")
+    if conversions:
+        stores = ["try:", *conversions, "except ValueError:", f"    {merge}", "else:", *_indented(stores, 1)]
+    if guarded:
+        return [f"if keys_{at}.isdisjoint(body):", *_indented(stores, 1), "else:", f"    {merge}"]
+    return stores
+
+
+def _row(pattern: Pattern) -> str:
+    return "".join(f"v{place}, " for place in range(len(pattern.fields))).rstrip()
+
+
+def _indented(lines: Sequence[str], depth: int) -> list[str]:
+    return ["    " * depth + line for line in lines]
 
 
 def _plain(key: str) -> bool:
