@@ -123,6 +123,8 @@ def test_a_server_that_is_away_is_unreachable():
     [
         ("UPPER", "Invalid characters in the index name UPPER"),
         ("a#b", "Invalid characters in the index name a#b"),
+        ("_hidden", "Invalid characters in the index name _hidden"),
+        ("x" * 256, "Invalid characters in the index name " + "x" * 256),
     ],
 )
 def test_an_impossible_name_ends_the_pipeline(index, message):

@@ -24,6 +24,8 @@ _ISM_POLICY_ID = "opendistro.index_state_management.policy_id"
 _ISM_ROLLOVER_ALIAS = "opendistro.index_state_management.rollover_alias"
 _EXISTS_ALREADY = ("resource_already_exists_exception", "version_conflict_engine_exception")
 _STREAMS_ONLY = "creates data streams only"
+_ILLEGAL_IN_NAME = re.compile(r'[\\/*?"<>| ,#:\x00]')
+_NAME_BYTES_MAX = 255
 
 
 class IndexSetup:
@@ -65,6 +67,8 @@ class IndexSetup:
     async def prepare(self, name: str, *, again: bool = False) -> None:
         """Make `name` ready to be written to. Raises `Transient`, or `Permanent` when the name can never be."""
         if self.managed:
+            if not legal_name(name):  # the server says so at the third call only, in words about the template
+                raise sdk.Permanent(f"Invalid characters in the index name {name}")
             prefix, pattern = self._names_for_template(name)
             policy_id = await self._put_policy(prefix) if self._ism and self._policy is not None else None
             if self._template and (again or prefix not in self._templates_put):
@@ -214,6 +218,17 @@ class IndexSetup:
         if self._config.ism_policy_file is None or self._config.kind != "custom":
             return None
         return _read_json(self._config.ism_policy_file, "The index-state-management policy is not valid.")
+
+
+def legal_name(name: str) -> bool:
+    """Whether OpenSearch takes this as the name of an index."""
+    return (
+        name == name.lower()
+        and name[:1] not in ("", "_", "-", "+")
+        and name not in (".", "..")
+        and _ILLEGAL_IN_NAME.search(name) is None
+        and len(name.encode("utf-8", "replace")) <= _NAME_BYTES_MAX
+    )
 
 
 def _read_json(path: str, message: str) -> dict[str, Any]:

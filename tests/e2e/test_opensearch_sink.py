@@ -1,0 +1,236 @@
+"""The opensearch sink against OpenSearch itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from typing import Any
+
+import pytest
+
+from penstock.core.batch import Batch, Meta
+from penstock.core.errors import Permanent
+from penstock.core.metrics import Registry
+from penstock.sdk import Context
+from penstock.testing.plugins import checked
+
+
+def call(server: Any, method: str, path: str, body: Any = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(server.url + path, data, {"Content-Type": "application/json"}, method=method)
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.loads(response.read() or b"{}")
+
+
+def documents(server: Any, index: str) -> dict[str, Any]:
+    call(server, "POST", f"/{index}/_refresh")
+    hits = call(server, "GET", f"/{index}/_search?size=1000&version=true")["hits"]["hits"]
+    return {hit["_id"]: hit["_source"] for hit in hits}
+
+
+def run(server: Any, options: dict[str, Any], *batches: tuple[list[dict[str, Any]], list[Meta | None] | None]) -> Any:
+    """Write the batches one after the other; returns the failures of each, and the meters."""
+    found, config = checked("sink", "opensearch", {"hosts": [server.url], **options})
+    registry = Registry()
+    sink = found.module.build(config, Context("p", "opensearch", kind="sink", registry=registry))
+
+    async def write() -> list[Any]:
+        await sink.start()
+        try:
+            failures = []
+            for bodies, metas in batches:
+                items = sink.encode(Batch(bodies, metas))
+                assert not items.rejected
+                failures.append(list(await sink.send(items.data)))
+            return failures
+        finally:
+            await sink.stop()
+
+    return asyncio.run(write()), registry
+
+
+def test_the_index_is_created_before_any_document(opensearch: Any, prefix: str) -> None:
+    run(opensearch, {"index": prefix + "table-index"})
+    assert documents(opensearch, prefix + "table-index") == {}
+
+
+def test_numbers_and_texts_arrive_as_they_are(opensearch: Any, prefix: str) -> None:
+    item = {"id": 7, "Awards": "1", "big": 9223372036854775807, "text": 'ü "quoted"\n'}
+    failures, _ = run(opensearch, {"index": prefix + "a", "document_id": "${/id}"}, ([item, {"id": 0}], None))
+    assert failures == [[]]
+    assert documents(opensearch, prefix + "a") == {"7": item, "0": {"id": 0}}
+
+
+def test_creating_twice_makes_one_document(opensearch: Any, prefix: str) -> None:
+    options = {"index": prefix + "a", "document_id": "${/id}", "action": "create"}
+    failures, registry = run(opensearch, options, ([{"id": "1"}], None), ([{"id": "1"}, {"id": "2"}], None))
+    assert failures == [[], []]
+    assert registry.value("p.opensearch.documentsDuplicates") == 1
+    assert sorted(documents(opensearch, prefix + "a")) == ["1", "2"]
+    assert call(opensearch, "GET", f"/{prefix}a/_doc/1")["_version"] == 1
+
+
+def test_external_versions_keep_the_newest(opensearch: Any, prefix: str) -> None:
+    def meta(action: str, version: int) -> Meta:
+        return Meta(attributes={"action": action, "version": version})
+
+    options = {
+        "index": prefix + "a",
+        "document_id": "${/id}",
+        "action": '${getMetadata("action")}',
+        "document_version": '${getMetadata("version")}',
+        "document_version_type": "external",
+    }
+    item = {"id": "1", "n": 1}
+    failures, registry = run(
+        opensearch,
+        options,
+        ([item], [meta("index", 5)]),
+        ([{**item, "n": 0}], [meta("index", 4)]),
+        ([item], [meta("index", 5)]),
+        ([{"id": "gone"}], [meta("delete", 3)]),
+        ([item], [meta("delete", 7)]),
+        ([item], [meta("index", 6)]),
+        ([{**item, "n": 9}], [meta("index", 8)]),
+    )
+    assert failures == [[]] * 7
+    assert registry.value("p.opensearch.documentsVersionConflictErrors") == 3
+    assert registry.value("p.opensearch.documentsAlreadyDeleted") == 1
+    assert documents(opensearch, prefix + "a") == {"1": {"id": "1", "n": 9}}
+
+
+def test_a_bad_document_does_not_stop_the_others(opensearch: Any, prefix: str) -> None:
+    template = {"mappings": {"properties": {"n": {"type": "long"}}}}
+    options = {"index": prefix + "a", "document_id": "${/id}", "template_content": json.dumps(template)}
+    ((failure,),), _ = run(opensearch, options, ([{"id": "1", "n": 1}, {"id": "2", "n": "x"}, {"id": "3"}], None))
+    assert (failure.index, failure.status, failure.retryable) == (1, 400, False)
+    assert "failed to parse field [n] of type [long]" in failure.reason
+    assert sorted(documents(opensearch, prefix + "a")) == ["1", "3"]
+
+
+def test_updates_upserts_scripts_and_routing(opensearch: Any, prefix: str) -> None:
+    base = {"index": prefix + "a", "document_id": "${/id}"}
+    ((missing,),), _ = run(opensearch, {**base, "action": "update"}, ([{"id": "1", "a": 1}], None))
+    assert (missing.status, missing.retryable) == (404, False)
+    run(opensearch, {**base, "action": "upsert"}, ([{"id": "1", "a": 1}], None), ([{"id": "1", "b": 2}], None))
+    assert documents(opensearch, prefix + "a") == {"1": {"id": "1", "a": 1, "b": 2}}
+    script = {
+        "source": "ctx._source.n = (ctx._source.n == null ? 0 : ctx._source.n) + params.step;",
+        "params": {"step": 2},
+    }
+    options = {**base, "action": "upsert", "script": script}
+    run(opensearch, options, ([{"id": "1"}], None), ([{"id": "1"}], None))
+    assert documents(opensearch, prefix + "a")["1"]["n"] == 4
+    run(opensearch, {**base, "routing": "${/r}"}, ([{"id": "9", "r": "abcd"}], None))
+    assert call(opensearch, "GET", f"/{prefix}a/_doc/9?routing=abcd")["_routing"] == "abcd"
+
+
+def test_dynamic_names_with_composable_templates(opensearch: Any, prefix: str) -> None:
+    content = {"version": 3, "template": {"mappings": {"properties": {"n": {"type": "keyword"}}}}}
+    options = {
+        "index": prefix + "${/t}",
+        "template_type": "index-template",
+        "template_content": json.dumps(content),
+        "number_of_shards": 2,
+    }
+    ((refused,),), _ = run(opensearch, options, ([{"t": "x", "n": 1}, {"t": "y", "n": 2}, {"t": "BAD"}], None))
+    assert refused.reason == f"Invalid characters in the index name {prefix}BAD"
+    settings = call(opensearch, "GET", f"/{prefix}x/_settings")[prefix + "x"]["settings"]["index"]
+    assert settings["number_of_shards"] == "2"
+    mapping = call(opensearch, "GET", f"/{prefix}y/_mapping")[prefix + "y"]["mappings"]["properties"]["n"]
+    assert mapping["type"] == "keyword"
+    call(opensearch, "DELETE", f"/_index_template/{prefix}x-index-template")
+    call(opensearch, "DELETE", f"/_index_template/{prefix}y-index-template")
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_data_streams(opensearch: Any, prefix: str, dynamic: bool) -> None:
+    stream = prefix + "stream"
+    call(opensearch, "PUT", f"/_index_template/{stream}", {"index_patterns": [stream], "data_stream": {}})
+    index = prefix + "${/t}" if dynamic else stream
+    failures, _ = run(
+        opensearch,
+        {"index": index, "action": "index"},
+        ([{"t": "stream"}], [Meta(received_ms=1_700_000_000_000)]),
+        ([{"t": "stream", "@timestamp": 5}], [Meta(received_ms=1_700_000_000_000)]),
+    )
+    assert failures == [[], []]
+    times = [document["@timestamp"] for document in documents(opensearch, stream).values()]
+    assert len(times) == 2 and 5 in times
+    assert dynamic or 1_700_000_000_000 in times
+    call(opensearch, "DELETE", f"/_data_stream/{stream}")
+    call(opensearch, "DELETE", f"/_index_template/{stream}")
+
+
+@pytest.mark.parametrize(
+    "index_type",
+    [
+        "trace-analytics-raw",
+        "trace-analytics-plain-raw",
+        "trace-analytics-service-map",
+        "otel-v2-apm-service-map",
+        "log-analytics",
+        "log-analytics-plain",
+        "metric-analytics",
+        "metric-analytics-plain",
+    ],
+)
+@pytest.mark.parametrize("template_type", ["v1", "index-template"])
+def test_built_in_types_have_templates_that_the_server_takes(
+    opensearch: Any, index_type: str, template_type: str
+) -> None:
+    _, config = checked(
+        "sink", "opensearch", {"hosts": [opensearch.url], "index_type": index_type, "template_type": template_type}
+    )
+    kind = "_template" if template_type == "v1" else "_index_template"
+    try:
+        failures, _ = run(
+            opensearch,
+            {"index_type": index_type, "template_type": template_type},
+            (
+                [{"traceId": "t", "spanId": "s", "hashId": "h", "name": "n", "time": "2024-01-01T00:00:00.123456789Z"}],
+                None,
+            ),
+        )
+        assert failures == [[]]
+        ((_, described),) = call(opensearch, "GET", f"/{config.alias}/_mapping").items()
+        assert described["mappings"]["date_detection"] is False
+    finally:
+        for path in (f"/{config.alias}*?expand_wildcards=all", f"/{kind}/{config.alias}-index-template"):
+            call(opensearch, "DELETE", path)
+
+
+def test_a_name_the_server_refuses_is_a_configuration_error(opensearch: Any, prefix: str) -> None:
+    with pytest.raises(Permanent, match=f"Invalid characters in the index name {prefix}UPPER"):
+        run(opensearch, {"index": prefix + "UPPER"})
+
+
+def test_an_index_deleted_meanwhile_comes_back(opensearch: Any, prefix: str) -> None:
+    call(opensearch, "PUT", "/_cluster/settings", {"transient": {"action.auto_create_index": "false"}})
+    try:
+        found, config = checked("sink", "opensearch", {"hosts": [opensearch.url], "index": prefix + "a"})
+        sink = found.module.build(config, Context("p", "opensearch", kind="sink"))
+
+        async def write() -> None:
+            await sink.start()
+            try:
+                await asyncio.to_thread(call, opensearch, "DELETE", f"/{prefix}a")
+                items = sink.encode(Batch([{"n": 1}]))
+                (missing,) = await sink.send(items.data)
+                assert missing.retryable
+                assert list(await sink.send(items.data)) == []
+            finally:
+                await sink.stop()
+
+        asyncio.run(write())
+        assert len(documents(opensearch, prefix + "a")) == 1
+    finally:
+        call(opensearch, "PUT", "/_cluster/settings", {"transient": {"action.auto_create_index": None}})
+
+
+def test_a_blocked_index_is_tried_again(opensearch: Any, prefix: str) -> None:
+    run(opensearch, {"index": prefix + "a"})
+    call(opensearch, "PUT", f"/{prefix}a/_settings", {"index.blocks.write": True})
+    ((blocked,),), _ = run(opensearch, {"index": prefix + "a"}, ([{"n": 1}], None))
+    assert (blocked.status, blocked.retryable) == (403, True)
