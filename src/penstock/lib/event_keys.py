@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from penstock.core.batch import Body, Meta, copy_value
 from penstock.core.errors import EventError, ExpressionSyntaxError
@@ -11,7 +12,7 @@ from penstock.core.event import replace_invalid_characters_in
 from penstock.core.key import Key
 from penstock.expr import compile_template
 
-__all__ = ["Key", "compile_key", "compile_spread", "event_key", "replace_invalid_characters_in"]
+__all__ = ["Key", "compile_key", "compile_spread", "event_key", "give_back", "replace_invalid_characters_in"]
 
 _PLAIN_NAME = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9.\-_@\[\]()$ ]{1,2048}", re.ASCII)
 PLAIN_NAMES_MAX = 4096
@@ -24,6 +25,17 @@ def event_key(text: str) -> Key:
         return Key.parse(text)
     except ValueError as error:
         raise EventError(str(error), cause="key") from error
+
+
+def give_back(body: Body, key: Key, value: Any) -> None:
+    """Undo a `take` or `delete` of what was under `key`, while its parent is still there.
+
+    Unlike `put` it also takes names that are numbers, which some other component may have written.
+    """
+    node: Any = body
+    for part in key.parts[:-1]:
+        node = node[int(part) if type(node) is list else part]
+    node[key.parts[-1]] = value
 
 
 def compile_key(text: str) -> Callable[[Body, Meta], Key]:

@@ -22,9 +22,9 @@ values = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
-    max_leaves=8,
+    max_leaves=6,
 )
-events = st.lists(st.dictionaries(names, values, max_size=4), max_size=5)
+events = st.lists(st.dictionaries(names, values, max_size=4), max_size=3)
 keys = st.sampled_from(["a", "b", "a/b", "b/c", "a/0", "c/a/b", "b/0/a"])
 
 

@@ -101,10 +101,12 @@ def _conversion(key: Key, convert: _Convert, config: Config) -> sdk.EventFn:
             return
         if nulls and type(value) is not dict and type(value) is not list and java_text(value) in nulls:
             delete(body)
-        elif type(value) is list:
-            put(body, [_converted(convert, item, key) for item in value])
-        else:
-            put(body, _converted(convert, value, key))
+            return
+        try:
+            put(body, [convert(item) for item in value] if type(value) is list else convert(value))
+        except (ValueError, ArithmeticError) as error:
+            message = f"Unable to convert key: {key} with value: {_shown(value)}: {error}"
+            raise sdk.EventError(message, cause="convert") from error
 
     if config.iterate_on is None:
         return change
@@ -130,14 +132,6 @@ def _conversion(key: Key, convert: _Convert, config: Config) -> sdk.EventFn:
             raise failure
 
     return change_elements
-
-
-def _converted(convert: _Convert, value: Any, key: Key) -> Any:
-    try:
-        return convert(value)
-    except (ValueError, ArithmeticError) as error:
-        message = f"Unable to convert key: {key} with value: {_shown(value)}: {error}"
-        raise sdk.EventError(message, cause="convert") from error
 
 
 def _shown(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from penstock import sdk
-from penstock.lib.event_keys import Key
+from penstock.lib.event_keys import Key, give_back
 from penstock.lib.regex import RegexError, compile_java
 
 NAMES_MAX = 4096
@@ -108,9 +108,17 @@ def _deletion(options: Entry | Config) -> sdk.EventFn:
     keys = options.with_keys or []
     if len(keys) == 1:
         return keys[0].delete
-    if all(len(key.parts) == 1 for key in keys):
-        return _by_name([key.parts[0] for key in keys])
-    return _by_key(keys)
+    by_name = _by_name([key.parts[0] for key in keys if len(key.parts) == 1])
+    nested = [key for key in keys if len(key.parts) != 1]
+    if not nested:
+        return by_name
+    by_key = _by_key(nested) if len(nested) > 1 else nested[0].delete
+
+    def delete(body: sdk.Body) -> None:
+        by_key(body)  # first, because only this can fail
+        by_name(body)
+
+    return delete
 
 
 def _by_name(names: Sequence[str]) -> sdk.EventFn:
@@ -132,7 +140,7 @@ def _by_key(keys: Sequence[Key]) -> sdk.EventFn:
         except sdk.EventError:
             for key, value in reversed(taken[:-1]):
                 if value is not sdk.MISSING:
-                    key.put(body, value)  # a failed event stays as it was
+                    give_back(body, key, value)  # a failed event stays as it was
             raise
 
     return delete

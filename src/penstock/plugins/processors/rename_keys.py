@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from penstock import sdk
-from penstock.lib.event_keys import Key
+from penstock.lib.event_keys import Key, give_back
 from penstock.lib.regex import RegexError, compile_java
 
 TransformKey = Literal["none", "lowercase", "uppercase", "capitalize"]
@@ -76,7 +76,7 @@ def _move(entry: Entry) -> sdk.EventFn:
 
 
 def _mover(source: Key, target: Key, *, overwrite: bool) -> sdk.EventFn:
-    take, give_back, put, taken = source.take, source.put, target.put, target.exists
+    take, put, taken = source.take, target.put, target.exists
 
     def move(body: sdk.Body) -> None:
         if overwrite or not taken(body):
@@ -85,7 +85,7 @@ def _mover(source: Key, target: Key, *, overwrite: bool) -> sdk.EventFn:
                 try:
                     put(body, value)
                 except sdk.EventError:
-                    give_back(body, value)  # a failed event stays as it was
+                    give_back(body, source, value)  # a failed event stays as it was
                     raise
 
     return move
