@@ -14,6 +14,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import json
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -88,7 +89,7 @@ class _Refused(Exception):
 class FakeOpenSearch:
     """Listens on a free loopback port while it is entered."""
 
-    def __init__(self, *, ism: bool = False, auto_create: bool = True) -> None:
+    def __init__(self, *, ism: bool = False, auto_create: bool = True, tls: ssl.SSLContext | None = None) -> None:
         self.ism = ism
         """Whether index-state management is there."""
         self.auto_create = auto_create
@@ -111,16 +112,17 @@ class FakeOpenSearch:
         self._cuts = 0
         self._ids = itertools.count(1)
         self._runner: web.AppRunner | None = None
+        self._tls = tls
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=_REQUEST_BYTES_MAX)
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
         host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
+        self.url = f"{'http' if self._tls is None else 'https'}://{host}:{port}"
         return self
 
     async def __aexit__(self, *_error: object) -> None:

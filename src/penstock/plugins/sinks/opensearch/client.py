@@ -54,7 +54,7 @@ class Reply:
 
 
 class Cluster:
-    """Sends requests. Opened by `start`, as often as needed, closed by `close`."""
+    """Sends requests. Opened by `start`, closed by `close`."""
 
     def __init__(self, config: Config, ctx: sdk.Context) -> None:
         self._config = config
@@ -77,8 +77,9 @@ class Cluster:
         self._signer: Signer | None = None
 
     async def start(self) -> None:
-        """Read certificates and make the client. Raises `Permanent` where they cannot be used."""
-        await self.close()
+        """Read certificates and make the client, if there is none. Raises `Permanent` where they cannot be used."""
+        if self._http is not None:  # it knows which hosts are down
+            return
         config = self._config
         signing = config.signing
         try:
@@ -115,13 +116,20 @@ class Cluster:
         *,
         body: dict[str, Any] | None = None,
     ) -> Reply:
-        """A call with a JSON body or none. `path` is quoted already. Raises `Unreachable`."""
+        """A call with a JSON body or none. `path` is quoted already. Raises `Unreachable` when no host answers."""
         if params:
             path += "?" + urlencode(params, safe="*,")
-        reply = await self._client.request(
-            method, self._prefix + path, None if body is None else sdk.encode(body), None if body is None else _JSON
-        )
-        return Reply(reply.status, reply.body, self._retry_after_s(reply.headers))
+        data, headers = (None, None) if body is None else (sdk.encode(body), _JSON)
+        others = len(self._hosts) - 1
+        while True:
+            try:
+                reply = await self._client.request(method, self._prefix + path, data, headers)
+            except sdk.Unreachable:
+                if others == 0:
+                    raise
+                others -= 1
+            else:
+                return Reply(reply.status, reply.body, self._retry_after_s(reply.headers))
 
     async def bulk(self, data: list[bytes], *, require_alias: bool = False) -> Reply:
         """Send the operations as one request. Raises `Unreachable`."""

@@ -82,7 +82,6 @@ class OpenSearchSink:
                 f"Failed to initialize OpenSearch sink due to a configuration error.\n{error}"
             ) from error
         except SetupRefused as error:
-            await self._cluster.close()
             hint = permission_hint(str(error))
             raise sdk.Transient(
                 "Failed to initialize OpenSearch sink with a retryable exception. \n"
@@ -90,7 +89,6 @@ class OpenSearchSink:
                 retry_after_s=error.retry_after_s,
             ) from error
         except sdk.Transient as error:
-            await self._cluster.close()
             raise type(error)(
                 f"Failed to initialize OpenSearch sink, retrying: {error} ", retry_after_s=error.retry_after_s
             ) from error
