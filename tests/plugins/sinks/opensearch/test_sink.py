@@ -114,6 +114,7 @@ def test_a_server_that_is_away_is_unreachable():
             await sink.start()
         with pytest.raises(Unreachable):
             await sink.send([b'{"index":{"_index":"logs"}}\n{}\n'])
+        await sink.stop()
 
     asyncio.run(test())
 
