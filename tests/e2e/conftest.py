@@ -29,6 +29,7 @@ from penstock.testing.services import (
 
 sys.path.insert(0, str(Path(__file__).parent))  # lets the tests import what stands beside them
 
+from engine import Engine
 from proxy import FaultProxy
 
 SERVICES: dict[str, type[Service]] = {
@@ -41,6 +42,7 @@ SERVICES: dict[str, type[Service]] = {
 """Fixture name → what it starts."""
 
 _missing = pytest.StashKey[dict[str, str]]()
+_engines = pytest.StashKey[list[Engine]]()
 _running: dict[str, Service] = {}
 _log_at_start: dict[str, int] = {}
 
@@ -79,6 +81,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     report = yield
     if report.failed:
+        for engine in item.stash.get(_engines, []):
+            report.sections.append((f"log of the engine ({engine.log_path.name})", engine.log[-20_000:]))
         for name, service in _running.items():
             if name in getattr(item, "fixturenames", ()):
                 log = service.log_tail(80, since_byte=_log_at_start.get(name, 0))
@@ -121,6 +125,24 @@ def fault_proxy() -> Iterator[Callable[[str], FaultProxy]]:
     """Makes proxies before a URL; they are closed after the test."""
     with ExitStack() as stack:
         yield lambda upstream: stack.enter_context(FaultProxy(upstream))
+
+
+@pytest.fixture
+def start_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Engine]]:
+    """`start_engine(yaml, environ={…})` runs pipelines in a process of their own; see `engine.py`.
+
+    All runs of a test share one folder with its data directory, unless `folder` names another one below it.
+    """
+    engines = request.node.stash[_engines] = []
+
+    def start(pipelines: Any, *, folder: str = "engine", **options: Any) -> Engine:
+        engine = Engine(tmp_path / folder, pipelines, log_name=f"engine-{len(engines)}.log", **options)
+        engines.append(engine)
+        return engine.start()
+
+    yield start
+    for engine in engines:
+        engine.kill()
 
 
 @pytest.fixture

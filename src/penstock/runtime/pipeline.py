@@ -136,10 +136,7 @@ class Pipeline:
                 await branch.sink.start()
             except Transient as error:
                 branch.delivery.state = SinkState("DEGRADED", str(error), self._clock.now_ms())
-                sink_log = self.parts.contexts[branch.name].log
-                sink_log.warning(
-                    "Failed to initialize %s sink with a retryable exception. \n%s", _title(branch.name), error
-                )
+                self.parts.contexts[branch.name].log.warning("%s", error)
                 await asyncio.sleep(error.retry_after_s or SINK_RETRY_S)
             else:
                 branch.delivery.state = SinkState("OK", "", self._clock.now_ms())
@@ -478,10 +475,6 @@ def _matches(test: Callable[[Any, Any], bool], body: Any, meta: Any) -> bool:
     except ExpressionError as error:
         log.error("Failed to evaluate route. This route will not be applied to any events. %s", error)
         return False
-
-
-def _title(name: str) -> str:
-    return {"opensearch": "OpenSearch"}.get(name, name)
 
 
 class _Unbuffered:

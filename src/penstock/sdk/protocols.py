@@ -137,7 +137,7 @@ class Limits:
 
 class Sink(Protocol):
     async def start(self) -> None:
-        """Get ready. `Transient` is tried again every 5 s for ever, `Permanent` ends the pipeline."""
+        """Get ready. `Transient` is logged and tried again every 5 s for ever, `Permanent` ends the pipeline."""
 
     async def stop(self) -> None:
         """Close what is open. Called once everything is delivered; calling it twice is fine."""

@@ -66,7 +66,7 @@ class DynamodbSource:
         self._given_store = store
         self._stopping = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
-        self._start_ms: int | None = None
+        self._start_ms = ctx.clock.now_ms()  # what changes while the sinks are not ready yet counts as new
         self._readers: dict[asyncio.Task[Outcome], ShardReader] = {}
         meters = ctx.metrics
         for name in ("activeChangeEventConsumers", "activeShardsInProcessing"):
@@ -83,8 +83,6 @@ class DynamodbSource:
     async def run(self, output: sdk.Output) -> None:
         if self._stopping.is_set():
             return
-        if self._start_ms is None:
-            self._start_ms = self._ctx.clock.now_ms()
         async with AsyncExitStack() as stack:
             api = await self._open_api(stack)
             store = self._open_store()
@@ -156,7 +154,6 @@ class _Unit:
         self._started = False
         self._full_since = 0.0
         self._leader_lease: Lease | None = None
-        assert source._start_ms is not None, "set when the run begins"
         self._leader = Leader(
             api,
             store,
