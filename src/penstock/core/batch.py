@@ -1,7 +1,7 @@
 """Events side by side: bodies, metadata and delivery handles in three parallel lists.
 
-There is no object around a body. Only `select`, `split`, `concat`, `copy` and `release` move events between batches,
-so that a body, its metadata and its handle never part.
+There is no object around a body. Only `select`, `chunks`, `concat`, `copy`, `join` and `release` move events, so that a
+body, its metadata and its handle never part.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
-from penstock.core.handle import Handle
+from penstock.core.handle import Handle, JoinedHandle
 
 Body = dict[str, Any]
 """The data of an event: what JSON can hold, plus `Decimal` where a number must not pass through a float."""
@@ -146,6 +146,19 @@ class Batch:
         copied.metas = [None if meta is None else meta.copy() for meta in copied.metas]
         return copied
 
+    def join(self, index: int, into: JoinedHandle, *, stays: bool = False) -> None:
+        """The event at `index` has become part of another one and ends when `into` does; its slot is emptied.
+
+        With `stays` it goes on itself as well, and its handle counts it once more.
+        """
+        handle = self.handles[index]
+        assert handle is not None, "an event was joined twice, or never had a handle"
+        if stays:
+            handle.add(1)
+        else:
+            self.handles[index] = None
+        into.join(handle)
+
     def held(self) -> list[int]:
         """Places of the events that have not ended."""
         return [index for index, handle in enumerate(self.handles) if handle is not None]
@@ -198,12 +211,32 @@ def concat(batches: Sequence[Batch]) -> Batch:
 
 
 def copy_value(value: Any) -> Any:
-    """Deep copy of a JSON-like value; scalars are shared. Several times faster than `copy.deepcopy`."""
+    """Deep copy of a JSON-like value of any depth; scalars are shared. Several times faster than `copy.deepcopy`."""
+    if type(value) not in _CONTAINERS:
+        return value
+    try:
+        return _copied(value)
+    except RecursionError:
+        return _copied_step_by_step(value)
+
+
+def _copied(value: Any) -> Any:
     if type(value) is dict:
-        return {key: copy_value(item) if type(item) in _CONTAINERS else item for key, item in value.items()}
-    if type(value) is list:
-        return [copy_value(item) if type(item) in _CONTAINERS else item for item in value]
-    return value
+        return {key: _copied(item) if type(item) in _CONTAINERS else item for key, item in value.items()}
+    return [_copied(item) if type(item) in _CONTAINERS else item for item in value]
+
+
+def _copied_step_by_step(value: Any) -> Any:
+    """For values that are nested deeper than calls may be."""
+    root = value.copy()
+    pending = [root]
+    while pending:
+        holder = pending.pop()
+        for place, item in list(holder.items()) if type(holder) is dict else enumerate(holder):
+            if type(item) in _CONTAINERS:
+                holder[place] = inner = item.copy()
+                pending.append(inner)
+    return root
 
 
 _CONTAINERS = frozenset((dict, list))

@@ -1,0 +1,54 @@
+"""The loop of processors that match regular expressions of the user: no event may take longer than a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from penstock.core.batch import Batch
+from penstock.core.errors import EventError, ExpressionError
+from penstock.expr import Expression
+from penstock.lib.regex import TimeLimit, TimeLimitExceeded
+
+MATCHING_S_MAX = 2.0
+"""CPU seconds that matching may take for one event."""
+
+Fail = Callable[[Batch, int, EventError | ExpressionError], None]
+
+
+def each_limited(
+    change: Callable[[Batch, int], None], *, when: Expression | None, fail: Fail, seconds: float = MATCHING_S_MAX
+) -> Callable[[Batch], Batch]:
+    """A loop that calls `change` with the places for which `when` holds; those that fail or take too long go to `fail`.
+
+    Only functions marked `interruptible` inside of `change` are interrupted. When a batch has met the limit, it is set
+    again for the event at hand: an event fails for its own matches alone.
+    """
+    test = None if when is None else when.test
+
+    def handle(batch: Batch, begin: int) -> int:
+        """Handle the events from a place on; returns the place where the limit was met."""
+        metas, origin, bodies = batch.metas, batch.origin, batch.bodies
+        place = begin
+        try:
+            for place in range(begin, len(bodies)):
+                try:
+                    if test is None or test(bodies[place], metas[place] or origin):
+                        change(batch, place)
+                except (EventError, ExpressionError) as error:
+                    fail(batch, place, error)
+        except TimeLimitExceeded:
+            return place
+        return len(bodies)
+
+    def run(batch: Batch) -> Batch:
+        place, end = 0, len(batch)
+        while place < end:
+            begin = place
+            with TimeLimit(seconds):
+                place = handle(batch, begin)
+            if place == begin:
+                fail(batch, place, EventError(f"Matching took longer than {seconds:g} s of CPU time", cause="timeout"))
+                place += 1
+        return batch
+
+    return run

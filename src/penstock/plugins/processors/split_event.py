@@ -1,0 +1,144 @@
+"""Makes several events of one: one for each part of a text, or for each element of a list.
+
+All of them share the delivery promise of the event they come from: the source hears of success when the last one has
+arrived. Events without the field, or with a single part, pass as they are; a list of one element becomes that element.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from penstock import sdk
+from penstock.lib.limited_loop import each_limited
+from penstock.lib.regex import RegexError, compile_java
+from penstock.lib.text_values import compile_split, compile_store
+
+COPIED_VALUES_MAX = 5_000_000
+"""Values that the events made of one may hold together, their own parts not counted."""
+
+
+class Config(sdk.PluginConfig):
+    field: sdk.Key
+    """Key of the text or list to split."""
+    delimiter: Annotated[str | None, Field(min_length=1, max_length=1)] = None
+    """Character to split texts at. Without a delimiter only lists are split."""
+    delimiter_regex: str | None = None
+    """Regular expression to split texts at, instead of `delimiter`."""
+    split_when: sdk.When = sdk.ALWAYS
+    """Only events that match this expression are split."""
+
+    @field_validator("delimiter_regex")
+    @classmethod
+    def _is_regex(cls, value: str | None) -> str | None:
+        try:
+            compile_java(value or "")
+        except RegexError:
+            raise ValueError("The value of delimiter_regex is not a valid regex string") from None
+        return value
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        if self.delimiter and self.delimiter_regex:
+            raise ValueError("delimiter and delimiter_regex cannot both be specified")
+        return self
+
+
+def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
+    get, store = config.field.get, compile_store(config.field)
+    parts_of = _parting(config)
+    found: dict[int, list[Any]] = {}
+
+    def find(batch: sdk.Batch, index: int) -> None:
+        body = batch.bodies[index]
+        value = get(body)
+        parts = parts_of(value)
+        if len(parts) > 1:
+            _check_size(body, value, len(parts))
+            found[index] = parts
+        elif parts:
+            store(body, parts[0])
+
+    find_all = each_limited(find, when=config.split_when, fail=ctx.failure())
+
+    def split(batch: sdk.Batch) -> sdk.Batch:
+        found.clear()
+        find_all(batch)
+        return _spread(batch, found, store) if found else batch
+
+    return split
+
+
+def _parting(config: Config) -> Callable[[Any], list[Any]]:
+    """A function that gives the parts of a value; none where it is to stay."""
+    if not config.delimiter and not config.delimiter_regex:
+        return lambda value: value if type(value) is list else []
+    split = compile_split(config.delimiter, config.delimiter_regex)
+
+    def parts_of(value: Any) -> list[Any]:
+        if type(value) is str:
+            parts = split(value)
+            return parts if len(parts) > 1 else []
+        return value if type(value) is list else []
+
+    return parts_of
+
+
+def _check_size(body: sdk.Body, value: Any, parts: int) -> None:
+    """Whether the event around the value may be copied so often. Raises EventError."""
+    copied = parts * (_values_in(body) - _values_in(value))
+    if copied > COPIED_VALUES_MAX:
+        raise sdk.EventError(f"{parts} events would hold {copied} values", cause="size")
+
+
+def _values_in(value: Any) -> int:
+    values, pending = 0, [value]
+    while pending:
+        holder = pending.pop()
+        kind = type(holder)
+        if kind is dict or kind is list:
+            values += len(holder)
+            pending += holder.values() if kind is dict else holder
+    return values
+
+
+def _spread(batch: sdk.Batch, found: dict[int, list[Any]], store: Callable[[sdk.Body, Any], None]) -> sdk.Batch:
+    """The batch with the parts of some events in their places; the last part stays in the event itself."""
+    bodies: list[sdk.Body] = []
+    metas: list[sdk.Meta | None] = []
+    handles: list[sdk.Handle | None] = []
+    for index, body in enumerate(batch.bodies):
+        meta, handle = batch.metas[index], batch.handles[index]
+        *others, last = found.get(index) or (None,)
+        if others:
+            store(body, None)  # the whole value need not be copied each time
+            for part in others:
+                copied = sdk.copy_value(body)
+                store(copied, part)
+                bodies.append(copied)
+                metas.append(None if meta is None else meta.copy())
+                handles.append(handle)
+            store(body, last)
+            if handle is not None:
+                handle.add(len(others))
+        bodies.append(body)
+        metas.append(meta)
+        handles.append(handle)
+    batch.handles = [None] * len(batch)  # they have moved
+    return sdk.Batch(bodies, metas, handles, batch.origin)
+
+
+EXAMPLES = [
+    sdk.Example(
+        "One event for each line",
+        config='{field: message, delimiter: "\\n"}',
+        before=[{"host": "web-1", "message": "first\nsecond"}, {"message": 7}],
+        after=[{"host": "web-1", "message": "first"}, {"host": "web-1", "message": "second"}, {"message": 7}],
+    ),
+    sdk.Example(
+        "One event for each element",
+        config="field: Records",
+        before=[{"Records": [{"id": 1}, {"id": 2}]}],
+        after=[{"Records": {"id": 1}}, {"Records": {"id": 2}}],
+    ),
+]

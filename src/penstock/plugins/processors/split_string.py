@@ -1,0 +1,74 @@
+"""Splits texts into lists, at a character or where a regular expression matches.
+
+Empty parts at the end are left out, as Java does; the others stay. An event for which matching takes too long is left
+as it was and counted with the cause `timeout`.
+"""
+
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from penstock import sdk
+from penstock.lib.limited_loop import each_limited
+from penstock.lib.regex import RegexError, compile_java
+from penstock.lib.text_values import compile_change, compile_split
+
+
+class Entry(sdk.PluginConfig):
+    source: sdk.Key
+    """Key of the text to split. Values that are no text are left alone."""
+    delimiter: Annotated[str | None, Field(min_length=1, max_length=1)] = None
+    """Character to split at."""
+    delimiter_regex: str | None = None
+    """Regular expression to split at, instead of `delimiter`."""
+    split_when: sdk.When = sdk.ALWAYS
+    """Only events that match this expression are changed."""
+
+    @field_validator("delimiter_regex")
+    @classmethod
+    def _is_regex(cls, value: str | None) -> str | None:
+        try:
+            compile_java(value or "")
+        except RegexError:
+            raise ValueError("The value of delimiter_regex is not a valid regex string") from None
+        return value
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        if self.delimiter and self.delimiter_regex:
+            raise ValueError("delimiter and delimiter_regex cannot be defined at the same time")
+        if not self.delimiter and not self.delimiter_regex:
+            raise ValueError("delimiter or delimiter_regex needs to be defined")
+        return self
+
+
+class Config(sdk.PluginConfig):
+    entries: list[Entry]
+    """Splits, applied in order."""
+
+
+def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
+    return ctx.chain(_step(entry, ctx) for entry in config.entries)
+
+
+def _step(entry: Entry, ctx: sdk.Context) -> sdk.BatchFn:
+    change = compile_change([entry.source], compile_split(entry.delimiter, entry.delimiter_regex))
+    if not entry.delimiter_regex:
+        return ctx.each(change, when=entry.split_when)
+    return each_limited(lambda batch, index: change(batch.bodies[index]), when=entry.split_when, fail=ctx.failure())
+
+
+EXAMPLES = [
+    sdk.Example(
+        "At a character",
+        config='entries: [{source: tags, delimiter: ","}]',
+        before=[{"tags": "a,,b,,"}, {"tags": "a"}],
+        after=[{"tags": ["a", "", "b"]}, {"tags": ["a"]}],
+    ),
+    sdk.Example(
+        "At a regular expression",
+        config="""entries: [{source: message, delimiter_regex: '\\s*[;,]\\s*'}]""",
+        before=[{"message": "a ; b,c"}],
+        after=[{"message": ["a", "b", "c"]}],
+    ),
+]
