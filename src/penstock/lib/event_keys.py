@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.core.batch import Body, Meta, copy_value
 from penstock.core.errors import EventError, ExpressionSyntaxError
-from penstock.core.event import replace_invalid_characters_in
+from penstock.core.event import replace_invalid_characters, replace_invalid_characters_in
 from penstock.core.key import Key
 from penstock.expr import compile_template
 
