@@ -288,6 +288,7 @@ class Engine:
                 await asyncio.gather(*stops)
                 for pipeline in self.pipelines.values():  # in the direction of the flow
                     await pipeline.drain()
+                await asyncio.gather(*(pipeline.settle_source() for pipeline in self.pipelines.values()))
         except TimeoutError:
             complete = False
         for pipeline in self.pipelines.values():

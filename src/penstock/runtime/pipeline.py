@@ -413,6 +413,14 @@ class Pipeline:
         if self.state != "FAILED":
             self.state = "ENDED"
 
+    async def settle_source(self) -> None:
+        """Now that everything has ended, the source can write down how far it got."""
+        if self.parts.source is not None:
+            try:
+                await self.parts.source.stop()
+            except Exception:
+                log.exception("Pipeline [%s] source failed while it saved its progress", self.name)
+
     async def close(self) -> None:
         """Give everything back; what is still pending ends undelivered."""
         for task in [*self._tasks, *([self._source_task] if self._source_task else [])]:

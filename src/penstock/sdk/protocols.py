@@ -62,7 +62,10 @@ class Source(Protocol):
         """
 
     async def stop(self) -> None:
-        """Take nothing new; finish what is under way; `run` returns soon after. Calling it twice is fine."""
+        """Take nothing new; finish what is under way; `run` returns soon after.
+
+        Called again once everything has ended: then the source saves how far it got.
+        """
 
 
 class Buffer(Protocol):
