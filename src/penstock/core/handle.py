@@ -67,3 +67,34 @@ class Handle:
         on_done, self._on_done = self._on_done, None
         if on_done is not None:
             on_done(self._ok)
+
+
+class JoinedHandle(Handle):
+    """Stands for the events that one event was made of: what becomes of it becomes of them.
+
+    The maker holds one count until `seal`, like a source does; each slot of a batch that carries the handle counts one
+    more. The counts taken over with `join` are released once, when this handle ends.
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: dict[Handle, int] = {}
+
+    @property
+    def parts(self) -> int:
+        """Distinct handles that wait for this one."""
+        return len(self._parts)
+
+    def join(self, handle: Handle) -> None:
+        """Take over one count of `handle`. Called by `Batch.join` alone."""
+        assert not self.done, "an event joined a handle that has ended"
+        assert handle is not self, "a handle cannot wait for itself"
+        self._parts[handle] = self._parts.get(handle, 0) + 1
+
+    def _end(self) -> None:
+        super()._end()
+        parts, self._parts = self._parts, {}
+        for handle, count in parts.items():
+            handle.release(count, ok=self._ok)

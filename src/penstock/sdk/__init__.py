@@ -18,7 +18,7 @@ from penstock.core.errors import (
     Unreachable,
 )
 from penstock.core.event import compile_document
-from penstock.core.handle import Handle
+from penstock.core.handle import Handle, JoinedHandle
 from penstock.core.json_text import decode, encode
 from penstock.core.key import MISSING
 from penstock.core.metrics import Counter, Gauge, Scope, Summary, Timer
@@ -93,6 +93,7 @@ __all__ = [
     "HoldingProcessor",
     "InputCodec",
     "Items",
+    "JoinedHandle",
     "Key",
     "Limits",
     "Load",

@@ -55,11 +55,13 @@ class Zone:
         return name if name.isalpha() else ""
 
 
-@lru_cache(maxsize=1024)
 def find_zone(zone_id: str) -> Zone:
     """The zone of that id; an empty id is the zone of this machine. Raises ValueError when there is none."""
-    if not zone_id:
-        return find_zone(_system_zone_id())
+    return _named_zone(zone_id or _system_zone_id())
+
+
+@lru_cache(maxsize=1024)
+def _named_zone(zone_id: str) -> Zone:
     if zone_id in ("Z", "UTC", "GMT", "UT"):
         return Zone(zone_id, 0, None)
     match = _ID.fullmatch(zone_id)

@@ -1,0 +1,23 @@
+"""Lets the first event of a group pass and drops the others until the group is concluded."""
+
+from penstock import sdk
+from penstock.lib.aggregation import Action, Fate, Group
+
+
+class Config(sdk.PluginConfig):
+    """There is nothing to configure."""
+
+
+class RemoveDuplicates(Action):
+    def take(self, group: Group, body: sdk.Body, meta: sdk.Meta) -> Fate:
+        if group.state is None:
+            group.state = True
+            return Fate.PASSED
+        return Fate.DROPPED
+
+
+def build(config: Config, ctx: sdk.Context) -> Action:
+    return RemoveDuplicates()
+
+
+EXAMPLES = [sdk.Example("Let one of a kind pass", config="{}")]

@@ -1,0 +1,357 @@
+"""Groups events by the values of some keys and lets an action make something of each group.
+
+A group begins with its first event and is concluded `group_duration` later (`tail_sampler` decides for itself), at the
+next call of the processor, which comes at least every half second; when the pipeline drains all groups are concluded.
+Results are new events without the tags and attributes of their parts.
+
+Delivery promises: an event that became part of a result (`append`, `count`, `histogram`, `put_all`, `sum`) ends when
+the result does. Its source hears of it after `group_duration` at the earliest, so time-outs of acknowledgments have to
+be longer than that. When the process dies first, events of open groups are asked for again from sources that can be
+asked. Events that an action drops, and those that do not meet `aggregate_when`, end at once, as done. An event that an
+action cannot handle goes on as it is, without `aggregated_events_tag`.
+
+Groups are kept in memory, at most 1 000 000 and about 512 MiB of their JSON text together. Beyond that the oldest are
+concluded early, counted in `groupsConcludedEarly`.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Hashable
+from typing import Annotated, Self
+
+from pydantic import model_validator
+
+from penstock import sdk
+from penstock.lib.aggregation import Action, Fate, Group, compile_identity
+
+GROUPS_MAX = 1_000_000
+STATE_BYTES_MAX = 512 * 1024 * 1024
+CONCLUDED_MAX = 10_000
+"""Groups that are concluded in one call: the process stays responsive when many are due at once."""
+HANDLE_BYTES = 256
+"""What the promise of one more request, message or page takes that waits for a group."""
+
+
+class Config(sdk.PluginConfig):
+    identification_keys: sdk.NonEmpty[list[sdk.ReadKey]]
+    """Keys whose values make a group, together. A missing value counts as null."""
+    action: Annotated[sdk.PluginUse, sdk.Nested("aggregate_action")]
+    """What is made of a group."""
+    group_duration: sdk.Duration = 180.0
+    """Age at which a group is concluded."""
+    local_mode: bool = False
+    """Accepted: all groups of a pipeline are kept by the process that runs it, in either case."""
+    output_unaggregated_events: bool = False
+    """Also let the events themselves go on. Needs `aggregated_events_tag`."""
+    aggregated_events_tag: str | None = None
+    """Tag of the results, and of the events that the action lets pass."""
+    aggregate_when: sdk.When = sdk.ALWAYS
+    """Only events that match this expression are aggregated; the others are dropped."""
+    acknowledge_on_conclude: bool = False
+    """Let events end when their group is concluded instead of when the result is delivered. A lost result is lost."""
+    disable_group_acknowledgments: bool = False
+    """Let events end as soon as they are part of a group. What a group holds is lost with the process."""
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        if self.output_unaggregated_events and self.aggregated_events_tag is None:
+            raise ValueError("Aggregated Events Tag must be set when output_unaggregated_events is set")
+        return self
+
+
+class Aggregate:
+    """The groups of one pipeline. It holds events, or what they promised, until their group is concluded."""
+
+    holds_events = True
+
+    def __init__(
+        self,
+        config: Config,
+        ctx: sdk.Context,
+        *,
+        groups_max: int = GROUPS_MAX,
+        state_bytes_max: int = STATE_BYTES_MAX,
+    ) -> None:
+        self._config = config
+        self._clock = ctx.clock
+        self._action: Action = ctx.build(config.action)
+        self._identity = compile_identity(config.identification_keys)
+        self._names = [key.text for key in config.identification_keys]
+        self._tags = [config.aggregated_events_tag] if config.aggregated_events_tag is not None else []
+        self._lifetime_s = config.group_duration if self._action.quiet_s is None else self._action.quiet_s
+        self._groups: OrderedDict[Hashable, Group] = OrderedDict()
+        """In the order in which they are due."""
+        self._groups_max = groups_max
+        self._state_bytes_max = state_bytes_max
+        self._state_bytes = 0
+        self._concluded: list[sdk.Batch] = []
+        """Results that have not gone on yet."""
+        self._fail = ctx.failure(failures="actionHandleEventsProcessingErrors")
+        counter = ctx.metrics.counter
+        self._handled_out, self._handled_dropped = (
+            counter("actionHandleEventsOut"),
+            counter("actionHandleEventsDropped"),
+        )
+        self._concluded_out = counter("actionConcludeGroupEventsOut")
+        self._concluded_dropped = counter("actionConcludeGroupEventsDropped")
+        self._conclude_errors = counter("actionConcludeGroupProcessingErrors")
+        self._early = counter("groupsConcludedEarly")
+        self._log = ctx.log
+        ctx.metrics.gauge("currentAggregateGroups", lambda: len(self._groups))
+        ctx.metrics.gauge("aggregateStateBytes", lambda: self._state_bytes)
+
+    def __call__(self, batch: sdk.Batch) -> sdk.Batch | Awaitable[sdk.Batch]:
+        now = self._clock.monotonic()
+        for _ in range(CONCLUDED_MAX):
+            group = next(iter(self._groups.values()), None)
+            if group is None or group.due_s > now:
+                break
+            self._conclude(group)
+        events = self._handle(batch, now) if len(batch) else None
+        while self._groups and (len(self._groups) > self._groups_max or self._state_bytes > self._state_bytes_max):
+            self._early.add()
+            self._conclude(next(iter(self._groups.values())))
+        results, self._concluded = self._concluded, []
+        if events is not None:
+            results.append(events)
+        out = sdk.concat(results) if results else batch
+        wait_s = self._action.wait_s()
+        return _later(out, wait_s) if wait_s > 0 else out
+
+    def drain(self) -> sdk.Batch:
+        while self._groups:
+            self._conclude(next(iter(self._groups.values())))
+        results, self._concluded = self._concluded, []
+        return sdk.concat(results) if results else sdk.Batch([])
+
+    def _handle(self, batch: sdk.Batch, now: float) -> sdk.Batch:  # noqa: C901 (one loop: calls would cost more than they say)
+        """Hand each event to the action; returns those that go on."""
+        if self._config.output_unaggregated_events:
+            return self._handle_copies(batch, now)
+        take, groups, tags = self._action.take, self._groups, self._tags
+        when, identity = self._config.aggregate_when, self._identity
+        test = None if when is None else when.test
+        metas, origin = batch.metas, batch.origin
+        passed: list[int] = []
+        dropped: list[int] = []
+        held: dict[Hashable, tuple[Group, list[int]]] = {}
+        fresh = failed = ended = 0
+        for index, body in enumerate(batch.bodies):
+            meta = metas[index] or origin
+            try:
+                if test is not None and not test(body, meta):
+                    dropped.append(index)
+                    continue
+                key, values = identity(body)
+                group = groups.get(key)
+                if group is None:
+                    group = self._open(key, values, now)
+                before = group.size_bytes
+                fate = take(group, body, meta)
+            except (sdk.EventError, sdk.ExpressionError) as error:
+                self._fail(batch, index, error)
+                passed.append(index)
+                failed += 1
+                continue
+            if fate is Fate.MERGED:
+                if self._merge(batch, index, group):
+                    ended += 1
+                else:
+                    dropped.append(index)
+            elif fate is Fate.PASSED:
+                passed.append(index)
+                fresh += 1
+                if tags:
+                    batch.tag(index, tags)
+            elif fate is Fate.DROPPED:
+                dropped.append(index)
+            else:
+                held.setdefault(key, (group, []))[1].append(index)
+                ended += 1
+            self._grown(group, before, now)
+        for group, indices in held.values():
+            group.held.append(batch.select(indices))
+        self._handled_out.add(fresh + failed)
+        self._handled_dropped.add(ended + len(dropped))
+        if len(passed) == len(batch):
+            return batch
+        out = batch.select(passed)
+        if dropped:
+            batch.release(dropped, ok=True)
+        return out
+
+    def _handle_copies(self, batch: sdk.Batch, now: float) -> sdk.Batch:
+        """The same where the events themselves go on: the action gets copies."""
+        when = self._config.aggregate_when
+        pieces: list[sdk.Batch] = []
+        going: list[int] = []
+        dropped: list[int] = []
+        out = 0
+        for index, body in enumerate(batch.bodies):
+            meta = batch.peek(index)
+            try:
+                if when is not None and not when.test(body, meta):
+                    dropped.append(index)
+                    continue
+                key, values = self._identity(body)
+                group = self._groups.get(key)
+                if group is None:
+                    group = self._open(key, values, now)
+                before = group.size_bytes
+                fate = self._action.take(group, sdk.copy_value(body), meta)
+            except (sdk.EventError, sdk.ExpressionError) as error:
+                self._fail(batch, index, error)
+                going.append(index)
+                out += 1
+                continue
+            if fate is Fate.PASSED:
+                copied = batch.copy([index])
+                copied.tag(0, self._tags)
+                pieces += [batch.select(going), copied]
+                going = []
+                out += 1
+            elif fate is Fate.MERGED:
+                self._merge(batch, index, group, stays=True)
+            elif fate is Fate.HELD:
+                group.held.append(batch.copy([index]))
+            going.append(index)
+            self._grown(group, before, now)
+        self._handled_out.add(out)
+        self._handled_dropped.add(len(batch) - out)
+        pieces.append(batch.select(going))
+        if dropped:
+            batch.release(dropped, ok=True)
+        return sdk.concat(pieces)
+
+    def _open(self, key: Hashable, values: tuple[object, ...], now: float) -> Group:
+        group = self._groups[key] = Group(key, values, now + self._lifetime_s)
+        self._state_bytes += group.size_bytes
+        return group
+
+    def _merge(self, batch: sdk.Batch, index: int, group: Group, *, stays: bool = False) -> bool:
+        """Let the event wait for the group's result. False where it does not wait."""
+        if self._config.disable_group_acknowledgments:
+            return False
+        if group.handle is None:
+            group.handle = sdk.JoinedHandle()
+        parts = group.handle.parts
+        batch.join(index, group.handle, stays=stays)
+        group.size_bytes += HANDLE_BYTES * (group.handle.parts - parts)
+        return True
+
+    def _grown(self, group: Group, before: int, now: float) -> None:
+        self._state_bytes += group.size_bytes - before
+        if self._action.quiet_s is not None:
+            group.due_s = now + self._lifetime_s
+            self._groups.move_to_end(group.key)
+
+    def _conclude(self, group: Group) -> None:
+        """Close a group; what comes of it waits in `_concluded`."""
+        del self._groups[group.key]
+        self._state_bytes -= group.size_bytes
+        concluded = False
+        try:
+            if group.held:
+                self._let_go(group)
+            else:
+                self._finish(group)
+            concluded = True
+        except sdk.EventError as error:
+            self._conclude_errors.add()
+            self._log.error("The result of a group cannot be made: %s", error)
+        finally:
+            if not concluded:  # its events are not part of anything: their sources are to know
+                if group.handle is not None:
+                    group.handle.expire()
+                for batch in group.held:
+                    batch.release_all(ok=False)
+
+    def _finish(self, group: Group) -> None:
+        result = self._action.conclude(group, dict(zip(self._names, group.values, strict=True)))
+        promise: sdk.Handle | None = group.handle
+        if result is None:
+            self._concluded_dropped.add()
+            if promise is not None:
+                promise.seal()
+            return
+        if promise is None or self._config.acknowledge_on_conclude:
+            if promise is not None:
+                promise.seal()
+            promise = sdk.Handle()  # nobody waits for this result
+        body, event_type = result
+        batch = sdk.Batch([body], [sdk.Meta(event_type, self._clock.now_ms(), tags=self._tags)])
+        batch.promise(promise)
+        promise.seal()
+        self._concluded.append(batch)
+        self._concluded_out.add()
+
+    def _let_go(self, group: Group) -> None:
+        if not self._action.keeps(group):
+            self._concluded_dropped.add()
+            for batch in group.held:
+                batch.release_all(ok=True)
+            return
+        for batch in group.held:
+            if self._tags:
+                for index in range(len(batch)):
+                    batch.tag(index, self._tags)
+            self._concluded.append(batch)
+            self._concluded_out.add(len(batch))
+        group.held = []
+
+
+async def _later(batch: sdk.Batch, wait_s: float) -> sdk.Batch:
+    await asyncio.sleep(wait_s)
+    return batch
+
+
+def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
+    return Aggregate(config, ctx)
+
+
+EXAMPLES = [
+    sdk.Example(
+        "Put the parts of a request together",
+        config="""
+identification_keys: [request_id]
+group_duration: 10s
+action:
+  put_all:
+""",
+        before=[{"request_id": 1, "path": "/a"}, {"request_id": 2, "path": "/b"}, {"request_id": 1, "status": 200}],
+        after=[{"request_id": 1, "path": "/a", "status": 200}, {"request_id": 2, "path": "/b"}],
+        options={"flush_after_s": 10},
+    ),
+    sdk.Example(
+        "Drop repeated messages",
+        config="""
+identification_keys: [host, message]
+group_duration: 60s
+action:
+  remove_duplicates:
+""",
+        before=[{"host": "a", "message": "up"}, {"host": "a", "message": "up"}, {"host": "b", "message": "up"}],
+        after=[{"host": "a", "message": "up"}, {"host": "b", "message": "up"}],
+    ),
+    sdk.Example(
+        "Count the errors of a minute, beside the events themselves",
+        config="""
+identification_keys: [service]
+group_duration: 60s
+aggregate_when: '/level == "ERROR"'
+output_unaggregated_events: true
+aggregated_events_tag: aggregated
+action:
+  append:
+    keys_to_append: [code]
+""",
+        before=[{"service": "a", "level": "ERROR", "code": 1}, {"service": "a", "level": "ERROR", "code": 2}],
+        after=[
+            {"service": "a", "level": "ERROR", "code": 1},
+            {"service": "a", "level": "ERROR", "code": 2},
+            {"service": "a", "level": "ERROR", "code": [1, 2]},
+        ],
+        tags=[[], [], ["aggregated"]],
+        options={"flush_after_s": 60},
+    ),
+]
