@@ -9,6 +9,7 @@ import yaml
 
 from penstock.plan import catalog
 from penstock.sdk import Example
+from penstock.sdk.example import examples_of
 from penstock.testing import run_processor
 from penstock.testing.plugins import checked
 
@@ -20,9 +21,7 @@ def examples() -> list[Any]:
     for kind in KINDS:
         for name in catalog.names(kind):
             module = catalog.find(kind, name).module
-            listed = getattr(module, "EXAMPLES", [])
-            if isinstance(listed, dict):
-                listed = listed.get(kind, [])
+            listed = examples_of(module, kind)
             found += [pytest.param(kind, name, example, id=f"{kind}-{name}-{example.title}") for example in listed]
     return found
 

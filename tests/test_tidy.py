@@ -10,6 +10,7 @@ import pytest
 
 import penstock
 from penstock.plan import catalog
+from penstock.sdk.example import examples_of
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "penstock"
@@ -21,8 +22,7 @@ PLUGINS = [(kind, name) for kind in KINDS for name in catalog.names(kind)]
 def test_a_plugin_is_documented_with_examples_and_every_option_described(kind: str, name: str) -> None:
     found = catalog.find(kind, name)
     assert found.module.__doc__, "the module says what it promises"
-    examples = getattr(found.module, "EXAMPLES", [])
-    assert examples, "at least one example"
+    assert examples_of(found.module, kind), "at least one example"
     undescribed = _undescribed(found.config, set())
     assert not undescribed, f"options without a description: {undescribed}"
 

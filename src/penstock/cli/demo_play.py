@@ -329,6 +329,7 @@ async def _while_all_is_well(work: Coroutine[Any, Any, _T], *watchers: Coroutine
                 await task
         return await working
     finally:
-        for task in (working, *watching):
+        working.cancel()
+        for task in watching:
             task.cancel()
         await asyncio.gather(working, *watching, return_exceptions=True)

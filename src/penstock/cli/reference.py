@@ -10,6 +10,7 @@ from typing import Any
 
 from penstock.plan.catalog import find, names
 from penstock.plan.schema import options_schema
+from penstock.sdk.example import examples_of
 
 PAGE_KINDS = (
     "source",
@@ -91,7 +92,7 @@ def describe(kind: str, name: str) -> Page:
     schema = options_schema(found.config)
     examples = [
         Shown(example.title, example.config, example.before, example.after)
-        for example in getattr(found.module, "EXAMPLES", [])
+        for example in examples_of(found.module, kind)
     ]
     return Page(
         kind,

@@ -54,7 +54,9 @@ def parse_bytes(text: object) -> int:
     if fraction:
         part = int(fraction) * factor
         if unit == "b" and int(fraction):
-            raise ValueError(f"The byte value '{text}' is explicitly declared as a fractional byte which is not allowed.")
+            raise ValueError(
+                f"The byte value '{text}' is explicitly declared as a fractional byte which is not allowed."
+            )
         scaled += part // 10 ** len(fraction)
     return scaled
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 
@@ -21,3 +22,9 @@ class Example:
     """Attributes of the events afterwards, where the example is about them."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments for `penstock.testing.run_processor`."""
+
+
+def examples_of(module: ModuleType, kind: str) -> list[Example]:
+    """The examples of a plugin module; one that serves several kinds (a codec in and out) lists them by kind."""
+    listed = getattr(module, "EXAMPLES", [])
+    return list(listed.get(kind, ()) if isinstance(listed, dict) else listed)
