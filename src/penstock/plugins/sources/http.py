@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import msgspec
 from pydantic import Field, model_validator
@@ -391,7 +391,7 @@ class _Meters:
         self._by_status.get(status, meter).add()
 
 
-_decode_objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
+_decode_objects = msgspec.json.Decoder(list[dict]).decode  # type: ignore[type-arg]  # half as fast with arguments
 
 
 def _json_array(body: bytes) -> sdk.Batch:
