@@ -12,7 +12,15 @@ from penstock.core.event import replace_invalid_characters, replace_invalid_char
 from penstock.core.key import Key
 from penstock.expr import compile_template
 
-__all__ = ["Key", "compile_key", "compile_spread", "event_key", "give_back", "replace_invalid_characters_in"]
+__all__ = [
+    "Key",
+    "compile_key",
+    "compile_spread",
+    "event_key",
+    "give_back",
+    "replace_invalid_characters",
+    "replace_invalid_characters_in",
+]
 
 _PLAIN_NAME = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9.\-_@\[\]()$ ]{1,2048}", re.ASCII)
 PLAIN_NAMES_MAX = 4096

@@ -11,7 +11,7 @@ from penstock.core import key as _key
 from penstock.core.batch import Batch, Body
 from penstock.core.errors import EventError
 from penstock.core.json_text import encode
-from penstock.lib.event_keys import compile_spread, event_key, replace_invalid_characters_in
+from penstock.lib.event_keys import compile_spread, event_key, give_back, replace_invalid_characters_in
 from penstock.sdk.context import Context
 from penstock.sdk.options import ALWAYS, Key, PluginConfig, When
 from penstock.sdk.protocols import BatchFn
@@ -123,7 +123,7 @@ def _uncomplaining(ctx: Context, tags: list[str] | tuple[()], name: str) -> Call
 def _compile(options: ParseOptions, read: Callable[[str], Body], depth: int, normalize: bool) -> Callable[[Body], None]:
     source, get = options.source, options.source.get
     write = _writer(options, normalize)
-    delete_source, take, put_back = options.delete_source, source.take, source.put
+    delete_source, take = options.delete_source, source.take
     pick = None if options.pointer is None else _picker(options.pointer, to_root=options.destination is None)
 
     def parse(body: Body) -> None:
@@ -148,7 +148,7 @@ def _compile(options: ParseOptions, read: Callable[[str], Body], depth: int, nor
             written = write(body, members)
         finally:
             if not written:
-                put_back(body, text)
+                give_back(body, source, text)
 
     return parse
 
