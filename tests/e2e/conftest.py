@@ -121,10 +121,10 @@ def prefix() -> str:
 
 
 @pytest.fixture
-def fault_proxy() -> Iterator[Callable[[str], FaultProxy]]:
+def fault_proxy() -> Iterator[Callable[..., FaultProxy]]:
     """Makes proxies before a URL; they are closed after the test."""
     with ExitStack() as stack:
-        yield lambda upstream: stack.enter_context(FaultProxy(upstream))
+        yield lambda upstream, port=0: stack.enter_context(FaultProxy(upstream, port))
 
 
 @pytest.fixture

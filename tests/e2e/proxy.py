@@ -72,11 +72,12 @@ class _Fault:
 class FaultProxy:
     """Forwards everything to `upstream` until a fault is added.
 
-    It runs in a thread of its own; its methods may be called from any thread.
+    It runs in a thread of its own; its methods may be called from any thread. `port` 0 takes a free one.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, port: int = 0) -> None:
         self.upstream = upstream.rstrip("/")
+        self._port = port
         self.url = ""
         self.requests: deque[Seen] = deque(maxlen=REQUESTS_KEPT)
         self._faults: list[_Fault] = []
@@ -165,7 +166,7 @@ class FaultProxy:
         server = web.Server(self._handle, auto_decompress=False)
         self._runner = web.ServerRunner(server, shutdown_timeout=1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
