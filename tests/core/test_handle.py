@@ -36,7 +36,7 @@ def test_a_source_hears_when_the_result_is_delivered():
     joined = JoinedHandle()
     for batch in source.batches:
         for index in range(len(batch)):
-            batch.join(index, joined)
+            batch.join([index], joined)
     assert joined.parts == 2
     result = result_of(joined)
     assert source.heard == [[], []]
@@ -47,8 +47,8 @@ def test_a_source_hears_when_the_result_is_delivered():
 def test_a_lost_result_is_bad_news_for_every_part_and_only_for_them():
     source = Source([2, 1])
     joined = JoinedHandle()
-    source.batches[0].join(0, joined)
-    source.batches[1].join(0, joined)
+    source.batches[0].join([0], joined)
+    source.batches[1].join([0], joined)
     result_of(joined).release_all(ok=False)
     assert source.heard == [[], [False]]
     source.batches[0].release([1], ok=True)
@@ -58,7 +58,7 @@ def test_a_lost_result_is_bad_news_for_every_part_and_only_for_them():
 def test_nothing_came_of_the_parts():
     source = Source([1])
     joined = JoinedHandle()
-    source.batches[0].join(0, joined)
+    source.batches[0].join([0], joined)
     joined.seal()
     assert source.heard == [[True]]
 
@@ -66,7 +66,7 @@ def test_nothing_came_of_the_parts():
 def test_parts_hear_of_a_group_that_was_given_up():
     source = Source([1])
     joined = JoinedHandle()
-    source.batches[0].join(0, joined)
+    source.batches[0].join([0], joined)
     joined.expire()
     joined.expire()
     assert source.heard == [[False]]
@@ -75,17 +75,17 @@ def test_parts_hear_of_a_group_that_was_given_up():
 def test_an_event_cannot_be_joined_twice():
     batch = Source([1]).batches[0]
     joined = JoinedHandle()
-    batch.join(0, joined)
+    batch.join([0], joined)
     with pytest.raises(AssertionError, match="joined twice"):
-        batch.join(0, joined)
+        batch.join([0], joined)
 
 
 def test_an_expired_part_does_not_hear_again():
     source = Source([2])
     joined = JoinedHandle()
-    source.batches[0].join(0, joined)
+    source.batches[0].join([0], joined)
     source.handles[0].expire()
-    source.batches[0].join(1, joined, stays=True)
+    source.batches[0].join([1], joined, stays=True)
     result_of(joined).release_all(ok=True)
     source.batches[0].release([1], ok=True)
     assert source.heard == [[False]]
@@ -112,7 +112,7 @@ def test_every_promise_is_kept_once_and_only_when_everything_that_came_of_it_has
                 batch.release([index], ok=fate == "drop")
             if fate in ("join", "both"):
                 group = choices.draw(st.integers(0, 2))
-                batch.join(index, groups[group], stays=fate == "both")
+                batch.join([index], groups[group], stays=fate == "both")
                 members[group].add(place)
             if fate in ("pass", "both"):
                 passed.append(index)
@@ -120,7 +120,7 @@ def test_every_promise_is_kept_once_and_only_when_everything_that_came_of_it_has
     outer = JoinedHandle()  # results are parts of results in turn
     inner = concat([result_of(group, choices.draw(st.integers(1, 3))) for group in groups])
     for index in range(len(inner)):
-        inner.join(index, outer)
+        inner.join([index], outer)
     results = result_of(outer, 2)
     ends = [*(batch for batch in going if len(batch)), results, results.copy()]
     for batch in choices.draw(st.permutations(ends)):

@@ -146,18 +146,21 @@ class Batch:
         copied.metas = [None if meta is None else meta.copy() for meta in copied.metas]
         return copied
 
-    def join(self, index: int, into: JoinedHandle, *, stays: bool = False) -> None:
-        """The event at `index` has become part of another one and ends when `into` does; its slot is emptied.
+    def join(self, indices: Sequence[int], into: JoinedHandle, *, stays: bool = False) -> None:
+        """The events at `indices` have become part of another one and end when `into` does; their slots are emptied.
 
-        With `stays` it goes on itself as well, and its handle counts it once more.
+        With `stays` they go on themselves as well, and their handles count them once more.
         """
-        handle = self.handles[index]
-        assert handle is not None, "an event was joined twice, or never had a handle"
-        if stays:
-            handle.add(1)
-        else:
-            self.handles[index] = None
-        into.join(handle)
+        handles = self.handles
+        joined = [handles[i] for i in indices]
+        assert None not in joined, "an event was joined twice, or never had a handle"
+        if not stays:
+            for i in indices:
+                handles[i] = None
+        for handle, count in _counted(joined):
+            if stays:
+                handle.add(count)
+            into.join(handle, count)
 
     def held(self) -> list[int]:
         """Places of the events that have not ended."""

@@ -87,11 +87,11 @@ class JoinedHandle(Handle):
         """Distinct handles that wait for this one."""
         return len(self._parts)
 
-    def join(self, handle: Handle) -> None:
-        """Take over one count of `handle`. Called by `Batch.join` alone."""
+    def join(self, handle: Handle, count: int) -> None:
+        """Take over `count` counts of `handle`. Called by `Batch.join` alone."""
         assert not self.done, "an event joined a handle that has ended"
         assert handle is not self, "a handle cannot wait for itself"
-        self._parts[handle] = self._parts.get(handle, 0) + 1
+        self._parts[handle] = self._parts.get(handle, 0) + count
 
     def _end(self) -> None:
         super()._end()

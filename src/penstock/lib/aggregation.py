@@ -32,6 +32,9 @@ class Fate(Enum):
     """It waits in the group and goes on, or ends, when the group is concluded."""
 
 
+PASSED, DROPPED, MERGED, HELD = Fate  # looking a member up in its class costs as much as handling an event
+
+
 class Group:
     """Events with the same values under the identification keys."""
 

@@ -190,7 +190,7 @@ def test_replaced_values_do_not_add_up():
     bench = Bench({"put_all": {}}, state_bytes_max=500_000)
     for n in range(2_000):
         bench.send({"id": 1, "n": n, "text": "x" * 1_000})
-        assert 0 < bench.count("aggregateStateBytes") <= 500_000
+        assert bench.count("aggregateStateBytes") <= 500_000
     assert bench.count("groupsConcludedEarly") <= 2  # 2 MB of texts, but only the 2 000 promises take room
 
 

@@ -5,7 +5,7 @@ becomes a list as soon as a different value comes. Keys that are not to be appen
 """
 
 from penstock import sdk
-from penstock.lib.aggregation import Action, Fate, Group, weight
+from penstock.lib.aggregation import MERGED, Action, Fate, Group, weight
 
 
 class Config(sdk.PluginConfig):
@@ -31,7 +31,7 @@ class Append(Action):
         if state is None:
             group.size_bytes += weight(body)
             group.state = _Appended(dict(body))
-            return Fate.MERGED
+            return MERGED
         keys, result = self._keys, state.body
         news = {name: value for name, value in body.items() if name in result and (not keys or name in keys)}
         added = weight(news)
@@ -43,7 +43,7 @@ class Append(Action):
                 result[name] = [known, value]
                 state.lists.add(name)
         group.size_bytes += added
-        return Fate.MERGED
+        return MERGED
 
     def conclude(self, group: Group, identification: sdk.Body) -> tuple[sdk.Body, str] | None:
         return None if group.state is None else (group.state.body, "event")

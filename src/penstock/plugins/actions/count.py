@@ -7,6 +7,7 @@ from pydantic import Field
 
 from penstock import sdk
 from penstock.lib.aggregation import (
+    MERGED,
     Action,
     Fate,
     Group,
@@ -74,7 +75,7 @@ class Count(Action):
             state.seen.add(unique)
             state.count += 1
             group.size_bytes += UNIQUE_BYTES + _size(unique)
-        return Fate.MERGED
+        return MERGED
 
     def conclude(self, group: Group, identification: sdk.Body) -> tuple[sdk.Body, str] | None:
         state: _Counted | None = group.state

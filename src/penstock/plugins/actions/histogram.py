@@ -12,6 +12,8 @@ from pydantic import field_validator
 
 from penstock import sdk
 from penstock.lib.aggregation import (
+    DROPPED,
+    MERGED,
     Action,
     Fate,
     Group,
@@ -85,7 +87,7 @@ class Histogram(Action):
     def take(self, group: Group, body: sdk.Body, meta: sdk.Meta) -> Fate:
         value = self._get(body)
         if value is sdk.MISSING or value is None:
-            return Fate.DROPPED
+            return DROPPED
         number = read_number(value)
         start, end = self._span(body)
         size = weight(body) if self._config.record_minmax and group.state is None else 0
@@ -100,7 +102,7 @@ class Histogram(Action):
         state.sum += number
         if self._config.record_minmax:
             self._remember(state, number, body, meta)
-        return Fate.MERGED
+        return MERGED
 
     def _remember(self, state: _Spread, number: float, body: sdk.Body, meta: sdk.Meta) -> None:
         if state.lowest is None or number < state.lowest[0]:

@@ -3,7 +3,7 @@
 from pydantic import Field, field_validator
 
 from penstock import sdk
-from penstock.lib.aggregation import Action, Fate, Group
+from penstock.lib.aggregation import DROPPED, PASSED, Action, Fate, Group
 
 
 class Config(sdk.PluginConfig):
@@ -26,7 +26,7 @@ class PercentSampler(Action):
         passed, seen = group.state or (0, 0)
         passes = (passed + 1) / (seen + 1) <= self._share
         group.state = (passed + passes, seen + 1)
-        return Fate.PASSED if passes else Fate.DROPPED
+        return PASSED if passes else DROPPED
 
 
 def build(config: Config, ctx: sdk.Context) -> Action:

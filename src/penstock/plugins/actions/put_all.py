@@ -1,7 +1,7 @@
 """Merges the events of a group into one: top-level values of later events replace those of earlier ones."""
 
 from penstock import sdk
-from penstock.lib.aggregation import Action, Fate, Group, weight
+from penstock.lib.aggregation import MERGED, Action, Fate, Group, weight
 
 REWEIGH_BYTES = 64 * 1024
 """A merged event is weighed anew when what was put into it adds up to twice its weight and this much."""
@@ -33,7 +33,7 @@ class PutAll(Action):
             merged.reweigh_at_bytes = 2 * size + REWEIGH_BYTES
         group.size_bytes += size - merged.bytes
         merged.bytes = size
-        return Fate.MERGED
+        return MERGED
 
     def conclude(self, group: Group, identification: sdk.Body) -> tuple[sdk.Body, str] | None:
         return None if group.state is None else (group.state.body, "event")

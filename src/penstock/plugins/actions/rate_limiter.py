@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from penstock import sdk
-from penstock.lib.aggregation import Action, Fate, Group
+from penstock.lib.aggregation import DROPPED, PASSED, Action, Fate, Group
 from penstock.lib.rate_limit import RateLimit
 
 
@@ -35,9 +35,9 @@ class RateLimiter(Action):
 
     def take(self, group: Group, body: sdk.Body, meta: sdk.Meta) -> Fate:
         if self._drops:
-            return Fate.PASSED if self._limit.try_take() else Fate.DROPPED
+            return PASSED if self._limit.try_take() else DROPPED
         self._wait_s = max(self._wait_s, self._limit.take())
-        return Fate.PASSED
+        return PASSED
 
     def wait_s(self) -> float:
         wait, self._wait_s = self._wait_s, 0.0

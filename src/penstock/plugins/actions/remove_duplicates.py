@@ -1,7 +1,7 @@
 """Lets the first event of a group pass and drops the others until the group is concluded."""
 
 from penstock import sdk
-from penstock.lib.aggregation import Action, Fate, Group
+from penstock.lib.aggregation import DROPPED, PASSED, Action, Fate, Group
 
 
 class Config(sdk.PluginConfig):
@@ -12,8 +12,8 @@ class RemoveDuplicates(Action):
     def take(self, group: Group, body: sdk.Body, meta: sdk.Meta) -> Fate:
         if group.state is None:
             group.state = True
-            return Fate.PASSED
-        return Fate.DROPPED
+            return PASSED
+        return DROPPED
 
 
 def build(config: Config, ctx: sdk.Context) -> Action:

@@ -6,6 +6,8 @@ from pydantic import field_validator
 
 from penstock import sdk
 from penstock.lib.aggregation import (
+    DROPPED,
+    MERGED,
     Action,
     Fate,
     Group,
@@ -64,7 +66,7 @@ class Sum(Action):
     def take(self, group: Group, body: sdk.Body, meta: sdk.Meta) -> Fate:
         value = self._get(body)
         if value is sdk.MISSING or value is None:
-            return Fate.DROPPED
+            return DROPPED
         number = read_number(value)
         start, end = self._span(body)
         state = group.state
@@ -77,7 +79,7 @@ class Sum(Action):
             state.span.widen(start, end)
         state.count += 1
         state.sum += number
-        return Fate.MERGED
+        return MERGED
 
     def conclude(self, group: Group, identification: sdk.Body) -> tuple[sdk.Body, str] | None:
         state: _Summed | None = group.state

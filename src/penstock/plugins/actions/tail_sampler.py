@@ -9,7 +9,7 @@ import random
 from pydantic import field_validator
 
 from penstock import sdk
-from penstock.lib.aggregation import Action, Fate, Group, weight
+from penstock.lib.aggregation import HELD, Action, Fate, Group, weight
 
 WAIT_S_MAX = 60
 
@@ -48,7 +48,7 @@ class TailSampler(Action):
         chosen = self._chosen is not None and self._chosen(body, meta)
         group.size_bytes += weight(body)
         group.state = chosen or bool(group.state)
-        return Fate.HELD
+        return HELD
 
     def keeps(self, group: Group) -> bool:
         return bool(group.state) or self._chance.randrange(100) < self._percent

@@ -22,7 +22,7 @@ from typing import Annotated, Self
 from pydantic import model_validator
 
 from penstock import sdk
-from penstock.lib.aggregation import Action, Fate, Group, compile_identity
+from penstock.lib.aggregation import DROPPED, HELD, MERGED, PASSED, Action, Fate, Group, compile_identity
 
 GROUPS_MAX = 1_000_000
 STATE_BYTES_MAX = 512 * 1024 * 1024
@@ -128,14 +128,13 @@ class Aggregate:
         """Hand each event to the action; returns those that go on."""
         if self._config.output_unaggregated_events:
             return self._handle_copies(batch, now)
-        take, groups, tags = self._action.take, self._groups, self._tags
+        take, groups, tags, quiet_s = self._action.take, self._groups, self._tags, self._action.quiet_s
         when, identity = self._config.aggregate_when, self._identity
         test = None if when is None else when.test
         metas, origin = batch.metas, batch.origin
         passed: list[int] = []
         dropped: list[int] = []
-        held: dict[Hashable, tuple[Group, list[int]]] = {}
-        fresh = failed = ended = 0
+        kept: dict[Hashable, tuple[Group, Fate, list[int]]] = {}
         for index, body in enumerate(batch.bodies):
             meta = metas[index] or origin
             try:
@@ -151,28 +150,30 @@ class Aggregate:
             except (sdk.EventError, sdk.ExpressionError) as error:
                 self._fail(batch, index, error)
                 passed.append(index)
-                failed += 1
                 continue
-            if fate is Fate.MERGED:
-                if self._merge(batch, index, group):
-                    ended += 1
-                else:
-                    dropped.append(index)
-            elif fate is Fate.PASSED:
+            if fate is PASSED:
                 passed.append(index)
-                fresh += 1
                 if tags:
                     batch.tag(index, tags)
-            elif fate is Fate.DROPPED:
+            elif fate is DROPPED:
                 dropped.append(index)
             else:
-                held.setdefault(key, (group, []))[1].append(index)
-                ended += 1
-            self._grown(group, before, now)
-        for group, indices in held.values():
-            group.held.append(batch.select(indices))
-        self._handled_out.add(fresh + failed)
-        self._handled_dropped.add(ended + len(dropped))
+                known = kept.get(key)
+                if known is None:
+                    kept[key] = group, fate, [index]
+                else:
+                    known[2].append(index)
+            self._state_bytes += group.size_bytes - before
+            if quiet_s is not None:
+                group.due_s = now + quiet_s
+                groups.move_to_end(key)
+        for group, fate, indices in kept.values():
+            if fate is HELD:
+                group.held.append(batch.select(indices))
+            elif not self._merge(batch, indices, group):
+                dropped += indices
+        self._handled_out.add(len(passed))
+        self._handled_dropped.add(len(batch) - len(passed))
         if len(passed) == len(batch):
             return batch
         out = batch.select(passed)
@@ -199,23 +200,26 @@ class Aggregate:
                     group = self._open(key, values, now)
                 before = group.size_bytes
                 fate = self._action.take(group, sdk.copy_value(body), meta)
+                self._state_bytes += group.size_bytes - before
             except (sdk.EventError, sdk.ExpressionError) as error:
                 self._fail(batch, index, error)
                 going.append(index)
                 out += 1
                 continue
-            if fate is Fate.PASSED:
+            if fate is PASSED:
                 copied = batch.copy([index])
                 copied.tag(0, self._tags)
                 pieces += [batch.select(going), copied]
                 going = []
                 out += 1
-            elif fate is Fate.MERGED:
-                self._merge(batch, index, group, stays=True)
-            elif fate is Fate.HELD:
+            elif fate is MERGED:
+                self._merge(batch, [index], group, stays=True)
+            elif fate is HELD:
                 group.held.append(batch.copy([index]))
             going.append(index)
-            self._grown(group, before, now)
+            if self._action.quiet_s is not None:
+                group.due_s = now + self._action.quiet_s
+                self._groups.move_to_end(key)
         self._handled_out.add(out)
         self._handled_dropped.add(len(batch) - out)
         pieces.append(batch.select(going))
@@ -228,22 +232,18 @@ class Aggregate:
         self._state_bytes += group.size_bytes
         return group
 
-    def _merge(self, batch: sdk.Batch, index: int, group: Group, *, stays: bool = False) -> bool:
-        """Let the event wait for the group's result. False where it does not wait."""
+    def _merge(self, batch: sdk.Batch, indices: list[int], group: Group, *, stays: bool = False) -> bool:
+        """Let the events wait for the group's result. False where they do not wait."""
         if self._config.disable_group_acknowledgments:
             return False
         if group.handle is None:
             group.handle = sdk.JoinedHandle()
         parts = group.handle.parts
-        batch.join(index, group.handle, stays=stays)
-        group.size_bytes += HANDLE_BYTES * (group.handle.parts - parts)
+        batch.join(indices, group.handle, stays=stays)
+        more_bytes = HANDLE_BYTES * (group.handle.parts - parts)
+        group.size_bytes += more_bytes
+        self._state_bytes += more_bytes
         return True
-
-    def _grown(self, group: Group, before: int, now: float) -> None:
-        self._state_bytes += group.size_bytes - before
-        if self._action.quiet_s is not None:
-            group.due_s = now + self._lifetime_s
-            self._groups.move_to_end(group.key)
 
     def _conclude(self, group: Group) -> None:
         """Close a group; what comes of it waits in `_concluded`."""
