@@ -86,7 +86,7 @@ def test_values_that_are_missing_here_are_warned_of(file):
 
 
 def test_the_server_configuration_is_checked_too(file):
-    done = call("validate", file(GOOD), "--config", file("server_port: 0\npeer_forwarder: {}\n", "server.yaml"))
+    done = call("validate", file(GOOD), "--config", file("server_port: -1\npeer_forwarder: {}\n", "server.yaml"))
     assert done.exit_code == 1
     assert "Server port must be a positive integer" in done.output
     assert "peer_forwarder has no effect here." in done.output
