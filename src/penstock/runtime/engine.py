@@ -16,6 +16,7 @@ from penstock.core.clock import Clock
 from penstock.core.errors import PenstockError, Permanent
 from penstock.core.metrics import Registry
 from penstock.plan import PipelinePlan, Plan, SinkPlan
+from penstock.plan.graph import PluginPlan
 from penstock.runtime.dead_letters import DeadLetterFile, DeadLetterWriter
 from penstock.runtime.deliver import BulkDelivery, Delivery, Surroundings, WriteDelivery
 from penstock.runtime.pipeline import Branch, Parts, Pipeline, Stage, topological
@@ -69,12 +70,14 @@ class Engine:
         self._bringing: list[asyncio.Task[None]] = []
         self._lock: int | None = None
         self._files: dict[Path, DeadLetterFile] = {}
+        self._extensions: dict[str, Any] = {}
 
     # build
 
     def build(self) -> None:
         """Make every pipeline of the plan. One that cannot be made is left out with those connected to it."""
         self._take_data_dir()
+        self._extensions = {plugin.name: self._extension(plugin) for plugin in self.plan.extensions}
         by_name = {pipeline.name: pipeline for pipeline in self.plan.pipelines}
         order = topological(list(by_name), lambda name: by_name[name].upstreams)
         failed: set[str] = set()
@@ -126,7 +129,20 @@ class Engine:
             environ=dict(self.settings.environ),
             sink_options=options,
             buffer_bytes_max=plan.buffer_bytes_max,
+            extensions=self._extensions,
         )
+
+    def _extension(self, plugin: PluginPlan) -> Any:
+        ctx = Context(
+            "extensions",
+            plugin.name,
+            kind="extension",
+            registry=self.registry,
+            clock=self.clock,
+            data_dir=self.settings.data_dir,
+            environ=dict(self.settings.environ),
+        )
+        return plugin.module.build(plugin.config, ctx)
 
     def _build_pipeline(self, plan: PipelinePlan) -> Pipeline:
         buffer_ctx = self._context(plan, plan.buffer.name, "buffer")
@@ -191,8 +207,13 @@ class Engine:
         data_dir = self.settings.data_dir
         if data_dir is None:
             return
-        data_dir.mkdir(parents=True, exist_ok=True)
-        lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Permanent(
+                f"the data directory {data_dir} cannot be used ({error.strerror}): choose another one with --data-dir"
+            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

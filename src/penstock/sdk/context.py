@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -47,6 +47,7 @@ class Context:
         environ: dict[str, str] | None = None,
         sink_options: SinkOptions | None = None,
         buffer_bytes_max: int = 64 * 1024 * 1024,
+        extensions: Mapping[str, Any] | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.plugin = plugin
@@ -64,6 +65,8 @@ class Context:
         """What every sink may be given beside its own options."""
         self.buffer_bytes_max = buffer_bytes_max
         """Bytes a buffer of this pipeline may hold."""
+        self.extensions = extensions or {}
+        """What the configured extensions have built, by their names."""
         self.log = logging.getLogger(f"penstock.plugins.{kind}.{plugin}")
 
     def build(self, use: PluginUse) -> Any:
@@ -79,6 +82,7 @@ class Context:
             environ=self.environ,
             sink_options=self.sink_options,
             buffer_bytes_max=self.buffer_bytes_max,
+            extensions=self.extensions,
         )
         make = {"input_codec": "build_decoder", "output_codec": "build_encoder"}.get(use.kind, "build")
         return getattr(use.module, make)(use.config, inner)

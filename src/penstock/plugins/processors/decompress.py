@@ -25,7 +25,7 @@ class Config(sdk.PluginConfig):
     """Fields to decompress. Those that an event lacks are left out."""
     type: Literal["gzip"]
     """How the data is compressed."""
-    tags_on_failure: list[str] = Field(default_factory=lambda: ["_decompression_failure"])
+    tags_on_failure: list[str] = Field(default=["_decompression_failure"])
     """Tags for events of which a field cannot be decompressed."""
     decompress_when: sdk.When = sdk.ALWAYS
     """Only events that match this expression are changed."""
