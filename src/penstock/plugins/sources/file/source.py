@@ -111,7 +111,9 @@ class FileSource:
             self._wake.clear()
             await self._discover(first=first)
             first = False
-            read = await asyncio.gather(*(self._turn(file) for file in list(self._files.values())))
+            # Longest not read first: a file that found all places taken by others is ahead of them the next time.
+            files = sorted(self._files.values(), key=lambda file: file.turned_at)
+            read = await asyncio.gather(*(self._turn(file) for file in files))
             self._retire()
             save_at = await self._save(save_at)
             if not any(read):
@@ -221,6 +223,7 @@ class FileSource:
     async def _read_lines(self, file: TrackedFile) -> bool:
         if not await self._opened(file):
             return False
+        file.turned_at = self._now()
         size, emptied = await asyncio.to_thread(file.look, self._config.fingerprint_bytes)
         if emptied:
             self._log.info("%s was truncated; reading it from its start", file.path)

@@ -72,6 +72,7 @@ class TrackedFile:
         """Pieces to be read and sent again."""
         self.busy = False
         self.active_at = 0.0
+        self.turned_at = 0.0
         """When there was new data last."""
         self.hidden_since: float | None = None
         """Since when the name leads elsewhere: renamed or deleted."""
