@@ -82,7 +82,7 @@ async def _run(path: Path, config_path: Path | None, data_dir: Path, drain_timeo
     from penstock.config.documents import read_pipelines
     from penstock.config.references import BadReference
     from penstock.config.server import read_server_config
-    from penstock.core.errors import Permanent
+    from penstock.core.errors import ConfigError, Permanent
     from penstock.plan import make_plan, resolve_references
     from penstock.runtime.admin import Admin
     from penstock.runtime.engine import Engine
@@ -99,7 +99,7 @@ async def _run(path: Path, config_path: Path | None, data_dir: Path, drain_timeo
         return EXIT_CONFIG
     try:
         admin_settings = _admin_settings(plan.server, config_path is not None)
-    except (ValueError, OSError, ssl.SSLError, BadReference) as error:
+    except (ConfigError, ValueError, OSError, ssl.SSLError, BadReference) as error:
         log.error("The admin endpoints cannot be served: %s", error)
         return EXIT_CONFIG
     engine = Engine(plan, _settings(plan.server, data_dir, drain_timeout))
