@@ -66,8 +66,10 @@ def _to_double(value: Any) -> float:
 def _to_boolean(value: Any) -> bool:
     if type(value) is str:
         return read_boolean(value)
-    if isinstance(value, int | float | Decimal):
-        return bool(value != 0)
+    if isinstance(value, int | float):
+        return value != 0
+    if type(value) is Decimal:
+        return not value.is_zero()
     raise _unsupported(value)
 
 

@@ -8,8 +8,10 @@ Pieces of a pattern:
 - `%{name->}` is without the blanks at its end
 
 Blanks between two fields match the last ones of several. Where the text does not fit, the event stays as it was and
-`dissectMismatch` counts it. A value that cannot be converted stays text. Unlike in Data Prepper a pattern of a single
-field takes the whole text.
+`dissectMismatch` counts it. A value that cannot be converted stays text.
+
+Unlike in Data Prepper a pattern of a single field takes the whole text, and an empty first field is empty instead of
+getting the value of the second.
 """
 
 import re
@@ -138,7 +140,7 @@ def _compiled(pattern: str) -> _Dissect:
     *texts, last = _PIECE.split(pattern)
     pieces = [_piece(inside) for inside in texts[1::2]]
     delimiters = [text for text in (*texts[::2], last) if text]
-    cut, name_fields = _cutter(delimiters), _namer(pieces)
+    cut, name_fields = _cutter(delimiters, begins_with_field=not texts[:1] or not texts[0]), _namer(pieces)
     count = len(pieces)
     strips = [place for place, piece in enumerate(pieces) if piece.strips]
 
@@ -167,7 +169,7 @@ def _piece(inside: str) -> Piece:
     return Piece(kind, name, int(index[1]) if index else 0, bool(arrow))
 
 
-def _cutter(delimiters: list[str]) -> Callable[[str], list[str] | None]:
+def _cutter(delimiters: list[str], *, begins_with_field: bool) -> Callable[[str], list[str] | None]:
     """A function that cuts a text at the delimiters, each one looked for behind the one before it."""
     steps = [(delimiter, len(delimiter), not delimiter.strip(JAVA_BLANKS)) for delimiter in delimiters]
 
@@ -181,7 +183,7 @@ def _cutter(delimiters: list[str]) -> Callable[[str], list[str] | None]:
                 return None
             if is_blank and text[at + size : at + size + 1] in _BLANKS:
                 at = max(at, _end_of_blanks(text, at) - size)
-            if at or place:  # a delimiter that the text begins with stands behind no field
+            if at or begins_with_field or place:  # else the text begins as the pattern does
                 values.append(text[place:at])
             place = at + size
         if place < len(text):

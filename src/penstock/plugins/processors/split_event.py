@@ -5,9 +5,9 @@ arrived. Events without the field, or with a single part, pass as they are; a li
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from penstock import sdk
 from penstock.lib.limited_loop import each_limited
@@ -21,12 +21,19 @@ COPIED_VALUES_MAX = 5_000_000
 class Config(sdk.PluginConfig):
     field: sdk.Key
     """Key of the text or list to split."""
-    delimiter: Annotated[str | None, Field(min_length=1, max_length=1)] = None
+    delimiter: str | None = None
     """Character to split texts at. Without a delimiter only lists are split."""
     delimiter_regex: str | None = None
     """Regular expression to split texts at, instead of `delimiter`."""
     split_when: sdk.When = sdk.ALWAYS
     """Only events that match this expression are split."""
+
+    @field_validator("delimiter")
+    @classmethod
+    def _is_character(cls, value: str | None) -> str | None:
+        if value is not None and len(value) != 1:
+            raise ValueError("delimiter size must be between 1 and 1")
+        return value
 
     @field_validator("delimiter_regex")
     @classmethod

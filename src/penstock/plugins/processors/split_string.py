@@ -4,9 +4,9 @@ Empty parts at the end are left out, as Java does; the others stay. An event for
 as it was and counted with the cause `timeout`.
 """
 
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from penstock import sdk
 from penstock.lib.limited_loop import each_limited
@@ -17,12 +17,19 @@ from penstock.lib.text_values import compile_change, compile_split
 class Entry(sdk.PluginConfig):
     source: sdk.Key
     """Key of the text to split. Values that are no text are left alone."""
-    delimiter: Annotated[str | None, Field(min_length=1, max_length=1)] = None
+    delimiter: str | None = None
     """Character to split at."""
     delimiter_regex: str | None = None
     """Regular expression to split at, instead of `delimiter`."""
     split_when: sdk.When = sdk.ALWAYS
     """Only events that match this expression are changed."""
+
+    @field_validator("delimiter")
+    @classmethod
+    def _is_character(cls, value: str | None) -> str | None:
+        if value is not None and len(value) != 1:
+            raise ValueError("delimiter size must be between 1 and 1")
+        return value
 
     @field_validator("delimiter_regex")
     @classmethod

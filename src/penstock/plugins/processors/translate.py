@@ -27,6 +27,8 @@ from penstock.lib.text_values import JAVA_WHITESPACE, ReplacementError, compile_
 
 FILE_BYTES_MAX = 64 * 1024 * 1024
 PATHS_CACHED_MAX = 512
+INTEGER_DIGITS_MAX = 19
+"""Longer numbers are compared as decimals, which takes no more time for more digits."""
 
 _NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)", re.ASCII)
 _RANGE = re.compile(r" *([0-9]+) *- *([0-9]+) *", re.ASCII)
@@ -379,7 +381,7 @@ def _lookup(target: Target) -> Callable[[str], Any]:
         if result is not _NO_MATCH:
             return result
         if ranges and _NUMBER.fullmatch(text):
-            number = Decimal(text)
+            number = int(text) if len(text) < INTEGER_DIGITS_MAX and "." not in text else Decimal(text)
             for low, high, value in ranges:
                 if low <= number <= high:
                     return value
