@@ -136,6 +136,21 @@ def test_a_stop_under_load_loses_nothing_and_repeats_nothing(
     assert not any(seen.status == 0 for seen in proxy.requests)
 
 
+def test_a_kill_loses_nothing_that_was_acknowledged(opensearch, fault_proxy, start_engine, numbers, prefix):
+    index = prefix + "events"
+    proxy = fault_proxy(opensearch.url)
+    port = free_port()
+    yaml = CHAIN.replace("{port: PORT}", f"{{port: {port}, acknowledgments: true}}")
+    engine = start_engine(yaml.replace("URL", proxy.url).replace("NAME", index)).wait_ready()
+    proxy.delay(0.05, path="/_bulk")
+    load = Load(port, connections=16).start()
+    wait_until(lambda: len(load.accepted) > 500, "some load")
+    engine.kill()
+    load.join()
+    check(load, numbers(index))
+    engine.check_log()
+
+
 def test_requests_on_open_connections_are_refused_politely_while_it_drains(
     opensearch, fault_proxy, start_engine, prefix
 ):
