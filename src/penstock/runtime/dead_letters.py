@@ -1,49 +1,14 @@
-"""Where refused events go: a record each, with the reason and everything a replay needs."""
+"""The file that refused events go to where no dead-letter queue is configured."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
 
 from penstock.core.json_text import encode
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """One event that could not be delivered."""
-
-    plugin_id: str
-    plugin_name: str
-    pipeline_name: str
-    time_ns: int
-    failed_data: dict[str, Any] = field(default_factory=dict)
-    """`index`, `indexId`, `status`, `message`, `document`, and what a replay needs beside."""
-
-    def to_object(self) -> dict[str, Any]:
-        """The record in the form of Data Prepper's dead-letter objects. Source: S-B20."""
-        seconds, rest = divmod(self.time_ns, 1_000_000_000)
-        time = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{rest // 1_000_000:03d}Z"
-        return {
-            "pluginId": self.plugin_id,
-            "pluginName": self.plugin_name,
-            "pipelineName": self.pipeline_name,
-            "failedData": self.failed_data,
-            "timestamp": time,
-        }
-
-
-class DeadLetterWriter(Protocol):
-    """Keeps dead letters where somebody can find them."""
-
-    async def write(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep them durably. Raises `OSError` or `Transient` when that fails: then they were not delivered."""
-
-    async def close(self) -> None: ...
+from penstock.sdk import DeadLetter
 
 
 class DeadLetterFile:
@@ -73,15 +38,28 @@ class DeadLetterFile:
 
     def _append(self, data: bytes) -> None:
         if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        if os.fstat(self._file).st_size + len(data) > self._bytes_max and os.fstat(self._file).st_size:
+            self._file = self._open()
+        size = os.fstat(self._file).st_size
+        if size + len(data) > self._bytes_max and size:
             self._rotate()
+            size = 0
         assert self._file is not None
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
-        os.fsync(self._file)
+        try:
+            while view:
+                view = view[os.write(self._file, view) :]
+            os.fsync(self._file)
+        except OSError:  # half a record would spoil the next one
+            os.ftruncate(self._file, size)
+            raise
+
+    def _open(self) -> int:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":  # the process was killed while it wrote
+            os.write(file, b"\n")
+        return file
 
     def _rotate(self) -> None:
         aged = [self.path.with_name(f"{self.path.name}.{number}") for number in range(1, self._files_max)]
@@ -94,4 +72,4 @@ class DeadLetterFile:
         for place in range(free, 0, -1):
             aged[place - 1].rename(aged[place])
         self.path.rename(aged[0])
-        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = self._open()

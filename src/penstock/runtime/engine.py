@@ -17,10 +17,10 @@ from penstock.core.errors import PenstockError, Permanent
 from penstock.core.metrics import Registry
 from penstock.plan import PipelinePlan, Plan, SinkPlan
 from penstock.plan.graph import PluginPlan
-from penstock.runtime.dead_letters import DeadLetterFile, DeadLetterWriter
+from penstock.runtime.dead_letters import DeadLetterFile
 from penstock.runtime.deliver import BulkDelivery, Delivery, Surroundings, WriteDelivery
 from penstock.runtime.pipeline import Branch, Parts, Pipeline, Stage, topological
-from penstock.sdk import Context, Sink, SinkOptions, Source
+from penstock.sdk import Context, DeadLetterWriter, PluginUse, Sink, SinkOptions, Source
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class Settings:
     sinks: Mapping[tuple[str, int], Sink] = field(default_factory=dict)
     """Stand-ins for sinks, by pipeline name and position."""
     dead_letters: DeadLetterWriter | None = None
+    """Where all dead letters go, whatever the pipelines say."""
     seed: int | None = None
 
 
@@ -70,6 +71,7 @@ class Engine:
         self._bringing: list[asyncio.Task[None]] = []
         self._lock: int | None = None
         self._files: dict[Path, DeadLetterFile] = {}
+        self._writers: list[DeadLetterWriter] = []
         self._extensions: dict[str, Any] = {}
 
     # build
@@ -183,12 +185,27 @@ class Engine:
         built: Any = self.settings.sinks.get((plan.name, index))
         if built is None:
             built = sink.plugin.module.build(sink.plugin.config, ctx)
-        file = getattr(built, "dead_letter_file", None)
-        dead_letters = self._dead_letter_file(Path(file)) if file else self._dead_letters(plan.name)
-        around = Surroundings(ctx, dead_letters)
+        own = self._own_dead_letters(sink, built, ctx)
+        around = Surroundings(
+            ctx,
+            own or self._dead_letters(plan.name),
+            (lambda: self.pipelines.get(plan.failure_pipeline or "")) if plan.failure_pipeline and not own else None,
+        )
         bulk = hasattr(built, "encode")
         delivery: Delivery = BulkDelivery(built, around) if bulk else WriteDelivery(built, around)
         return Branch(name, sink.routes, delivery, built, None, reads_later=not bulk)
+
+    def _own_dead_letters(self, sink: SinkPlan, built: Any, ctx: Context) -> DeadLetterWriter | None:
+        """The queue that the options of the sink name."""
+        if self.settings.dead_letters is not None:
+            return None
+        use = getattr(sink.plugin.config, "dlq", None)
+        if isinstance(use, PluginUse):
+            writer: DeadLetterWriter = ctx.build(use)
+            self._writers.append(writer)
+            return writer
+        file = getattr(built, "dead_letter_file", None)
+        return self._dead_letter_file(Path(file)) if file else None
 
     def _dead_letters(self, pipeline: str) -> DeadLetterWriter:
         if self.settings.dead_letters is not None:
@@ -319,8 +336,8 @@ class Engine:
                 self.undrained[pipeline.name] = left
                 log.warning("Pipeline [%s] was shut down with %d events undelivered", pipeline.name, left)
         await asyncio.gather(*(pipeline.close() for pipeline in self.pipelines.values()))
-        for file in self._files.values():
-            await file.close()
+        for writer in (*self._writers, *self._files.values()):
+            await writer.close()
         self._give_up_data_dir()
         self.drained.set()
         if not complete:

@@ -25,6 +25,7 @@ from penstock.core.metrics import Counter, Gauge, Scope, Summary, Timer
 from penstock.expr import Expression, valid_format
 from penstock.sdk.aws_options import AwsOptions
 from penstock.sdk.context import Context, SinkOptions
+from penstock.sdk.dead_letters import DeadLetter, DeadLetterQueue, DeadLetterWriter
 from penstock.sdk.example import Example
 from penstock.sdk.options import (
     ALWAYS,
@@ -78,6 +79,9 @@ __all__ = [
     "ConfigError",
     "Context",
     "Counter",
+    "DeadLetter",
+    "DeadLetterQueue",
+    "DeadLetterWriter",
     "Decoder",
     "DeleteKey",
     "Duration",

@@ -7,8 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from penstock.core.json_text import decode, encode
-from penstock.runtime.dead_letters import DeadLetter
-from penstock.sdk import Batch, Failure, Items, Limits, Output
+from penstock.sdk import Batch, DeadLetter, Failure, Items, Limits, Output
 
 Reply = Sequence[Failure] | Exception
 

@@ -8,7 +8,18 @@ botocore is loaded by the first call, never by importing this package.
 """
 
 from penstock.lib.aws.errors import THROTTLED, code_of, status_of, verdict
-from penstock.lib.aws.sessions import Access, AwsSessions, sessions
+from penstock.lib.aws.sessions import Access, AwsSessions, S3Style, sessions
 from penstock.lib.aws.signing import Signer, signer
 
-__all__ = ["THROTTLED", "Access", "AwsSessions", "Signer", "code_of", "sessions", "signer", "status_of", "verdict"]
+__all__ = [
+    "THROTTLED",
+    "Access",
+    "AwsSessions",
+    "S3Style",
+    "Signer",
+    "code_of",
+    "sessions",
+    "signer",
+    "status_of",
+    "verdict",
+]

@@ -39,6 +39,15 @@ class Role(NamedTuple):
     headers: tuple[tuple[str, str], ...]
 
 
+class S3Style(NamedTuple):
+    """How a client speaks to S3, where that is not as usual."""
+
+    path_style: bool = False
+    """Put the bucket into the path instead of the host name."""
+    md5_checksum: bool = False
+    """Send no checksums but those the caller gives, for stores that know `Content-MD5` only."""
+
+
 def role_of(access: Access) -> Role | None:
     """The role that the options name, None for the credentials of the process itself."""
     if not access.sts_role_arn:
@@ -55,7 +64,7 @@ class AwsSessions:
         self._users = 0
         self._open = AsyncExitStack()
         self._sessions: dict[tuple[Role | None, bool], Any] = {}
-        self._clients: dict[tuple[str, str | None, Role | None, bool], asyncio.Task[Any]] = {}
+        self._clients: dict[tuple[str, str | None, Role | None, bool, S3Style], asyncio.Task[Any]] = {}
 
     async def __aenter__(self) -> Self:
         self._users += 1
@@ -70,13 +79,13 @@ class AwsSessions:
             self._clients.clear()
             await self._open.aclose()
 
-    async def client(self, service: str, access: Access, *, wire: bool = False) -> Any:
+    async def client(self, service: str, access: Access, *, wire: bool = False, s3_style: S3Style | None = None) -> Any:
         """The client of `service` with the region and role of `access`; never close it.
 
         It does not retry: the caller knows better how long a call may take. With `wire`, JSON replies come as they are
         on the wire (numbers for times, base64 text for binary), at a fraction of the cost of botocore's own parser.
         """
-        key = (service, access.region, role_of(access), wire)
+        key = (service, access.region, role_of(access), wire, s3_style or S3Style())
         made = self._clients.get(key)
         if made is None or (made.done() and (made.cancelled() or made.exception() is not None)):
             made = self._clients[key] = asyncio.ensure_future(self._make_client(*key))
@@ -91,9 +100,14 @@ class AwsSessions:
             raise NoCredentialsError
         return credentials
 
-    async def _make_client(self, service: str, region: str | None, role: Role | None, wire: bool) -> Any:
+    async def _make_client(
+        self, service: str, region: str | None, role: Role | None, wire: bool, s3_style: S3Style
+    ) -> Any:
         session = self._session(role, wire=wire)
-        return await self._open.enter_async_context(session.create_client(service, region_name=region))
+        options: dict[str, Any] = {"region_name": region}
+        if s3_style != S3Style():
+            options["config"] = _s3_config(s3_style)
+        return await self._open.enter_async_context(session.create_client(service, **options))
 
     def _session(self, role: Role | None, *, wire: bool) -> Any:
         session = self._sessions.get((role, wire))
@@ -139,6 +153,17 @@ def _new_session() -> Any:
         )
     )
     return session
+
+
+def _s3_config(style: S3Style) -> Any:
+    from aiobotocore.config import AioConfig
+
+    options: dict[str, Any] = {}
+    if style.path_style:
+        options["s3"] = {"addressing_style": "path"}
+    if style.md5_checksum:
+        options["request_checksum_calculation"] = "when_required"
+    return AioConfig(**options)
 
 
 def _assume(session: Any, role: Role) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any
 
-from penstock.core.batch import Batch
+from penstock.core.batch import Batch, concat
 from penstock.core.errors import Failure, Permanent, Transient, Unreachable
 from penstock.runtime.deliver.parcels import Item, Parcel, Part, Range, items_of, joined, whole
 from penstock.runtime.deliver.surroundings import (
@@ -27,18 +27,23 @@ COLLECT_S_MAX = 0.05
 """Longest time a busy lane collects before it sends what it has."""
 
 
+Dead = list[tuple[Item, Failure]]
+"""Items that were refused for good, with the reason."""
+
+
 class BulkDelivery:
     """Joins items into requests and keeps several of them in flight.
 
     An idle sink is sent to at once; a busy one when a request is full, or one reply time (50 ms at most) after its
     last reply, so that a trickle does not become a stream of one-document requests. Two items of one key never are in
-    flight together, not even in one request: later ones wait in line behind the key.
+    flight together, not even in one request: later ones wait in line behind the key. One that makes the last of the
+    line needless (`supersedes` of the sink) takes its place and speaks for it; when it is refused, the other is sent.
     """
 
     def __init__(self, sink: BulkSink, surroundings: Surroundings) -> None:
         self._sink = sink
         self._around = surroundings
-        self._limits = sink.limits
+        self._supersedes: Callable[[bytes, bytes], bool] | None = getattr(sink, "supersedes", None)
         ctx = surroundings.ctx
         self.name = ctx.plugin
         self.state = SinkState(since_ms=ctx.clock.now_ms())
@@ -65,6 +70,7 @@ class BulkDelivery:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
+        self._superseded = ctx.metrics.counter("itemsSuperseded")
         ctx.metrics.gauge("requestsInFlight", lambda: self._in_flight)
         ctx.metrics.gauge("queuedBytes", lambda: self._queued_bytes)
         self._retries = ctx.metrics.counter("bulkRequestNumberOfRetries")
@@ -81,8 +87,9 @@ class BulkDelivery:
         rejected = [
             (failure, failure.details.get("document", plain(batch.bodies[failure.index]))) for failure in items.rejected
         ]
+        events = batch.copy() if self._around.keeps_events else None
         batch.forget_bodies()
-        parcel = Parcel(batch, items, on_done, arrived, on_written)
+        parcel = Parcel(batch, items, on_done, arrived, on_written, events)
         self._parcels.add(parcel)
         self._pending += parcel.left
         self._idle.clear()
@@ -104,6 +111,9 @@ class BulkDelivery:
         if item.key is not None:
             line = self._waiting.get(item.key)
             if line is not None:
+                if line and self._supersedes is not None and self._supersedes(item.data, line[-1].data):
+                    item.replace(line.pop())
+                    self._superseded.add()
                 line.append(item)
                 return
             self._waiting[item.key] = deque()
@@ -115,7 +125,7 @@ class BulkDelivery:
     def _pump(self) -> None:
         """Start as many requests as the rules allow now, and a timer for when they may allow more."""
         self._pumping = False
-        while self._queue and not self._closed and self._in_flight < self._limits.lanes_max:
+        while self._queue and not self._closed and self._in_flight < self._sink.limits.lanes_max:
             now = self._now()
             start_at = self._start_at(now)
             if start_at > now:
@@ -136,9 +146,9 @@ class BulkDelivery:
             return self._paused_until
         if self._unreachable and self._in_flight:
             return now + COLLECT_S_MAX
-        if self._draining or self._queued_bytes >= self._limits.request_bytes_max:
+        if self._draining or self._queued_bytes >= self._sink.limits.request_bytes_max:
             return now
-        wait_max = min(COLLECT_S_MAX, self._limits.flush_timeout_s)
+        wait_max = min(COLLECT_S_MAX, self._sink.limits.flush_timeout_s)
         if self._in_flight == 0:
             return min(self._rest_until, now + wait_max)
         if self._collect_until is None:
@@ -147,8 +157,8 @@ class BulkDelivery:
 
     def _take(self) -> tuple[list[Part], int]:
         """The parts of one request: as much of the queue as fits, one item at least."""
-        room = self._limits.request_bytes_max
-        count_max = self._limits.request_items_max
+        room = self._sink.limits.request_bytes_max
+        count_max = self._sink.limits.request_items_max
         parts: list[Part] = []
         count = 0
         while self._queue:
@@ -221,17 +231,20 @@ class BulkDelivery:
 
     async def _request(self, parts: list[Part], count: int) -> None:
         begin = self._now()
+        dead: Dead = []
         try:
-            await self._send(parts, count)
+            await self._send(parts, count, dead)
         finally:
             now = self._now()
             self._in_flight -= 1
             self._reply_s = now - begin
-            self._rest_until = now + min(self._reply_s, COLLECT_S_MAX, self._limits.flush_timeout_s)
+            self._rest_until = now + min(self._reply_s, COLLECT_S_MAX, self._sink.limits.flush_timeout_s)
+        if dead:  # apart from the lane: a slow queue of dead letters does not hold up what can be written
+            self._run(self._bury(dead))
         self._pump()
 
-    async def _send(self, parts: list[Part], count: int) -> None:
-        """Send and settle: every item of `parts` has ended or waits for its retry when this returns."""
+    async def _send(self, parts: list[Part], count: int, dead: Dead) -> None:
+        """Send and settle: every item of `parts` has ended, waits for its retry, or is in `dead` afterwards."""
         data = parts[0].parcel.data if len(parts) == 1 and whole(parts[0]) else joined(parts)
         try:
             failures = await self._sink.send(data)
@@ -240,19 +253,19 @@ class BulkDelivery:
             self._requeue(parts)
         except Transient as error:
             self._strike(error, unreachable=False)
-            await self._requeue_counted(parts, str(error))
+            self._requeue_counted(parts, str(error), dead)
         except Permanent as error:
             self._well()
-            await self._split(parts, count, str(error))
+            await self._split(parts, count, str(error), dead)
         except Exception as error:
             log.exception("Sink %s of pipeline %s failed unexpectedly", self.name, self._around.ctx.pipeline)
             self._well()
-            await self._split(parts, count, f"{type(error).__name__}: {error}")
+            await self._split(parts, count, f"{type(error).__name__}: {error}", dead)
         else:
             self._well()
-            await self._settle(parts, failures)
+            self._settle(parts, failures, dead)
 
-    async def _settle(self, parts: list[Part], failures: Sequence[Failure]) -> None:
+    def _settle(self, parts: list[Part], failures: Sequence[Failure], dead: Dead) -> None:
         if not failures:
             for part in parts:
                 if isinstance(part, Item):
@@ -261,7 +274,6 @@ class BulkDelivery:
                     self._end_range(part)
             return
         by_index = {failure.index: failure for failure in failures}
-        dead: list[tuple[Item, Failure]] = []
         again: dict[float, list[Item]] = {}
         for index, item in enumerate(items_of(parts)):
             failure = by_index.get(index)
@@ -278,18 +290,16 @@ class BulkDelivery:
                     again.setdefault(wait, []).append(item)
         for wait, items in again.items():
             self._retry_later(self._backoff(int(-wait)) if wait < 0 else min(wait, RETRY_DELAY_S_MAX), items)
-        if dead:
-            await self._bury(dead)
 
-    async def _split(self, parts: list[Part], count: int, reason: str) -> None:
+    async def _split(self, parts: list[Part], count: int, reason: str, dead: Dead) -> None:
         """The request as a whole was refused: halve it until the bad item is alone."""
         if count == 1:
-            await self._bury([(items_of(parts)[0], Failure(0, reason))])
+            dead.append((items_of(parts)[0], Failure(0, reason)))
             return
         items = items_of(parts)
         half = count // 2
-        await self._send(list(items[:half]), half)
-        await self._send(list(items[half:]), count - half)
+        await self._send(list(items[:half]), half, dead)
+        await self._send(list(items[half:]), count - half, dead)
 
     # trying again
 
@@ -307,9 +317,8 @@ class BulkDelivery:
         self._queue.extendleft(reversed(parts))
         self._queued_bytes += sum(part.size_bytes for part in parts)
 
-    async def _requeue_counted(self, parts: Sequence[Part], reason: str) -> None:
+    def _requeue_counted(self, parts: Sequence[Part], reason: str, dead: Dead) -> None:
         """Back to the front of the queue, whose lanes pause; what has used up its retries becomes a dead letter."""
-        dead: list[tuple[Item, Failure]] = []
         rest: list[Part] = []
         for part in parts:
             part.attempts += 1
@@ -319,16 +328,14 @@ class BulkDelivery:
                 rest.append(part)
         self._retries.add(sum(len(part.items()) for part in rest))
         self._requeue(rest)
-        if dead:
-            await self._bury(dead)
 
     def _exhausted(self, attempts: int) -> bool:
-        return self._limits.max_retries is not None and attempts >= self._limits.max_retries
+        return self._sink.limits.max_retries is not None and attempts >= self._sink.limits.max_retries
 
     def _out_of_retries(self, reason: str) -> Failure:
         return Failure(
             0,
-            f"Number of retries reached the limit of max retries (configured value {self._limits.max_retries}. "
+            f"Number of retries reached the limit of max retries (configured value {self._sink.limits.max_retries}. "
             f"Last exception message: {reason})",
         )
 
@@ -377,14 +384,27 @@ class BulkDelivery:
         self._end(parcel, slots, ok=True)
 
     def _written(self, item: Item) -> None:
-        if item.parcel.on_written is not None:
-            item.parcel.on_written((item.parcel.slots[item.place],))
+        """The item has arrived, and with it those that it replaced."""
+        replaced, item.replaced = item.replaced, None
+        for earlier in replaced or ():
+            self._tell_written(earlier)
+            self._end(earlier.parcel, (earlier.parcel.slots[earlier.place],), ok=True)
+        self._tell_written(item)
         self._end_item(item, ok=True)
 
+    def _tell_written(self, item: Item) -> None:
+        if item.parcel.on_written is not None:
+            item.parcel.on_written((item.parcel.slots[item.place],))
+
     def _end_item(self, item: Item, *, ok: bool) -> None:
+        """The item has ended: the next of its key may go. If it was not written, what it had replaced is the next."""
         if item.key is not None:
+            earlier = item.give_back()
             line = self._waiting[item.key]
-            if line:
+            if earlier is not None:
+                self._queue.appendleft(earlier)
+                self._queued_bytes += len(earlier.data)
+            elif line:
                 follower = line.popleft()
                 self._queue.append(follower)
                 self._queued_bytes += len(follower.data)
@@ -392,14 +412,15 @@ class BulkDelivery:
                 del self._waiting[item.key]
         self._end(item.parcel, (item.parcel.slots[item.place],), ok=ok)
 
-    async def _bury(self, dead: list[tuple[Item, Failure]]) -> None:
+    async def _bury(self, dead: Dead) -> None:
         letters = []
         for item, failure in dead:
             target = self._sink.dead_letter(item.data)
             letters.append(
                 self._around.letter({**target, "status": failure.status, "message": failure.reason, **failure.details})
             )
-        ok = await self._around.bury(letters)
+        events = [item.parcel.refused(item.parcel.slots[item.place]) for item, _ in dead]
+        ok = await self._around.bury(letters, _joined(events))
         for item, _ in dead:
             self._end_item(item, ok=ok)
         self._pump()
@@ -418,8 +439,9 @@ class BulkDelivery:
             )
             for failure, document in rejected
         ]
-        ok = await self._around.bury(letters)
-        self._end(parcel, [failure.index for failure, _ in rejected], ok=ok)
+        slots = [failure.index for failure, _ in rejected]
+        ok = await self._around.bury(letters, _joined([parcel.refused(slot) for slot in slots]))
+        self._end(parcel, slots, ok=ok)
 
     def _end(self, parcel: Parcel, slots: Sequence[int], *, ok: bool) -> None:
         self._pending -= len(slots)
@@ -450,6 +472,8 @@ class BulkDelivery:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for parcel in self._parcels:
+            if parcel.events is not None:
+                parcel.events.release_all(ok=True)
             parcel.batch.release_all(ok=False)
             parcel.on_done()
         self._parcels.clear()
@@ -488,3 +512,9 @@ class BulkDelivery:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.critical("Delivery to %s failed", self.name, exc_info=task.exception())
+
+
+def _joined(events: list[Batch | None]) -> Batch | None:
+    """One batch of the events, where they were kept."""
+    kept = [batch for batch in events if batch is not None]
+    return concat(kept) if kept else None

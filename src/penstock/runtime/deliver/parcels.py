@@ -12,7 +12,7 @@ from penstock.sdk import Items
 class Parcel:
     """The items of one batch and how many of them have not ended."""
 
-    __slots__ = ("arrived", "batch", "data", "handle", "left", "on_done", "on_written", "slots")
+    __slots__ = ("arrived", "batch", "data", "events", "handle", "left", "on_done", "on_written", "slots")
 
     def __init__(
         self,
@@ -21,8 +21,11 @@ class Parcel:
         on_done: Callable[[], None],
         arrived: Callable[[], None],
         on_written: Callable[[Sequence[int]], None] | None = None,
+        events: Batch | None = None,
     ) -> None:
         self.batch = batch
+        self.events = events
+        """The events as they were, where a failure pipeline may want those that are refused."""
         self.data = items.data
         self.slots = items.slots
         self.left = len(items.data) + len(items.rejected)
@@ -33,8 +36,15 @@ class Parcel:
         self.arrived = arrived
         self.on_written = on_written
 
+    def refused(self, slot: int) -> Batch | None:
+        """Move the event of that slot out, where it was kept."""
+        return None if self.events is None else self.events.select([slot])
+
     def end(self, slots: Sequence[int], *, ok: bool) -> None:
         self.batch.release(slots, ok=ok)
+        if self.events is not None:
+            kept = self.events.handles
+            self.events.release([slot for slot in slots if kept[slot] is not None], ok=True)
         self.left -= len(slots)
         assert self.left >= 0, "more items ended than there were"
         if self.left == 0:
@@ -51,6 +61,22 @@ class Item:
     place: int
     key: Hashable | None
     attempts: int = 0
+    replaced: list[Item] | None = None
+    """Earlier items of the key that need not be sent as this one comes after them, oldest first. They end with it."""
+
+    def replace(self, earlier: Item) -> None:
+        """Take the place of `earlier` and of all that it had replaced."""
+        self.replaced, earlier.replaced = earlier.replaced or [], None
+        self.replaced.append(earlier)
+
+    def give_back(self) -> Item | None:
+        """The latest item that this one had replaced, with the others: this one will not be written after all."""
+        if not self.replaced:
+            return None
+        replaced, self.replaced = self.replaced, None
+        earlier = replaced.pop()
+        earlier.replaced = replaced
+        return earlier
 
     @property
     def data(self) -> bytes:

@@ -10,8 +10,7 @@ from typing import Any, Protocol
 from penstock.core.batch import Batch
 from penstock.core.errors import EventError, Permanent, Transient
 from penstock.core.json_text import encode
-from penstock.runtime.dead_letters import DeadLetter, DeadLetterWriter
-from penstock.sdk import Context
+from penstock.sdk import Context, DeadLetter, DeadLetterWriter
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +53,26 @@ class SinkState:
     since_ms: int = 0
 
 
+class FailurePipeline(Protocol):
+    """A pipeline that takes refused events instead of a dead-letter queue."""
+
+    async def take_over(self, batch: Batch, size_bytes: int) -> None: ...
+
+
 class Surroundings:
     """What every delivery needs: where dead letters go, time, chance, names and meters."""
 
-    def __init__(self, ctx: Context, dead_letters: DeadLetterWriter) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        dead_letters: DeadLetterWriter,
+        failure_pipeline: Callable[[], FailurePipeline | None] | None = None,
+    ) -> None:
         self.ctx = ctx
         self.dead_letters = dead_letters
+        self._failure_pipeline = failure_pipeline
+        self.keeps_events = failure_pipeline is not None
+        """Whether refused events themselves are wanted, not only what was sent of them."""
         self._dead = ctx.metrics.counter("deadLetters")
         self._dead_failed = ctx.metrics.counter("deadLetterErrors")
         self.records_in = ctx.metrics.counter("recordsIn")
@@ -68,22 +81,40 @@ class Surroundings:
 
     def letter(self, failed_data: dict[str, Any]) -> DeadLetter:
         ctx = self.ctx
+        if failed_data.get("message") is None:
+            failed_data["message"] = ""
         return DeadLetter(ctx.plugin, ctx.plugin, ctx.pipeline, ctx.clock.now_ns(), failed_data)
 
-    async def bury(self, letters: Sequence[DeadLetter]) -> bool:
-        """Write dead letters; False when even that fails, then the events count as undelivered."""
+    async def bury(self, letters: Sequence[DeadLetter], events: Batch | None = None) -> bool:
+        """Write dead letters; False when even that fails, then the events count as undelivered.
+
+        With `events`, the refused events of the letters, these go to the failure pipeline instead, where there is one.
+        """
+        pipeline = self._failure_pipeline() if self._failure_pipeline is not None and events is not None else None
+        where = "the dead-letter queue" if pipeline is None else "the failure pipeline"
         try:
-            await self.dead_letters.write(letters)
+            if pipeline is not None and events is not None:
+                await _hand_over(pipeline, events, letters)
+            else:
+                await self.dead_letters.write(letters)
         except (OSError, Transient, Permanent) as error:
             self._dead_failed.add(len(letters))
             log.error("Failed to write a document to the DLQ: %s", error)
             return False
+        except Exception:
+            self._dead_failed.add(len(letters))
+            log.exception("Failed to write a document to the DLQ")
+            return False
+        finally:
+            if events is not None:  # what the failure pipeline has taken over is no longer held here
+                events.release_all(ok=True)
         self._dead.add(len(letters))
         log.warning(
-            "Pipeline [%s] %s: %d events went to the dead-letter queue; the first because: %s",
+            "Pipeline [%s] %s: %d events went to %s; the first because: %s",
             self.ctx.pipeline,
             self.ctx.plugin,
             len(letters),
+            where,
             letters[0].failed_data.get("message"),
         )
         return True
@@ -104,6 +135,24 @@ class Surroundings:
                 self.end_to_end.observe(max(0, now - then) / 1000)
 
         return arrived
+
+
+async def _hand_over(pipeline: FailurePipeline, events: Batch, letters: Sequence[DeadLetter]) -> None:
+    size_bytes = 0
+    for body, letter in zip(events.bodies, letters, strict=True):
+        failed = letter.failed_data
+        body["_failure_metadata"] = {
+            "pluginId": letter.plugin_id,
+            "pluginName": letter.plugin_name,
+            "pipelineName": letter.pipeline_name,
+            "message": failed.get("message"),
+            "errorMessage": failed.get("message"),
+            "status": failed.get("status"),
+            "index": failed.get("index"),
+            "indexId": failed.get("indexId"),
+        }
+        size_bytes += len(encode(plain(body)))
+    await pipeline.take_over(events.select(range(len(events))), size_bytes)
 
 
 def plain(value: Any) -> Any:

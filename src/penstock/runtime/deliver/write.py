@@ -69,7 +69,7 @@ class WriteDelivery:
         while self._queue:
             waiting = self._queue[0]
             count = len(waiting.batch)
-            written, ok = await self._write(self._without_withdrawn(waiting.batch))
+            written, ok = await self._write(waiting)
             self._queue.popleft()
             self._pending -= count
             waiting.end(written=written, ok=ok)
@@ -85,8 +85,9 @@ class WriteDelivery:
         kept = batch.held()
         return Batch([batch.bodies[i] for i in kept], [batch.metas[i] for i in kept], None, batch.origin)
 
-    async def _write(self, batch: Batch) -> tuple[bool, bool]:
+    async def _write(self, waiting: _Waiting) -> tuple[bool, bool]:
         """Whether the sink has taken the events, and whether they are accounted for (dead letters are)."""
+        batch = self._without_withdrawn(waiting.batch)
         if not len(batch):
             return True, True
         attempts = 0
@@ -105,12 +106,14 @@ class WriteDelivery:
                 if not isinstance(error, Permanent):
                     log.exception("Sink %s failed unexpectedly", self.name)
                 reason = str(error) if isinstance(error, Permanent) else f"{type(error).__name__}: {error}"
-                return False, await self._around.bury(
-                    [
-                        self._around.letter({"status": 0, "message": reason, "document": plain(body)})
-                        for body in batch.bodies
-                    ]
-                )
+                letters = [
+                    self._around.letter(
+                        {"index": None, "indexId": None, "status": 0, "message": reason, "document": plain(body)}
+                    )
+                    for body in batch.bodies
+                ]
+                events = waiting.batch.copy(waiting.batch.held()) if self._around.keeps_events else None
+                return False, await self._around.bury(letters, events)
             else:
                 if self.state.status != "OK":
                     self.state = SinkState("OK", "", clock.now_ms())

@@ -107,7 +107,7 @@ def problems(options):
             {"aws": {"sts_header_overrides": {str(n): "x" for n in range(6)}}},
             "sts_header_overrides supports a maximum of 5 headers to override",
         ),
-        ({"dlq": {"s3": {"bucket": "b"}}}, "not supported yet"),
+        ({"dlq": {"s3": {"bucket": "b"}}}, "bucket length should be at least 3 characters"),
         ({"query_lookup": {"query_when": "true", "query_term": "a"}}, "not supported yet"),
         ({"pull_indexing": {"engine": {"kafka": {}}}}, "not supported yet"),
         ({"bulk_sise": 5}, "bulk_size"),

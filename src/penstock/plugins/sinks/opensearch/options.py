@@ -210,9 +210,10 @@ class Config(sdk.PluginConfig):
     max_retries: int | None = None
     """Attempts for a document before it is a dead letter; unlimited when left out."""
     dlq_file: str | None = None
-    """File that receives dead letters, one JSON object a line."""
-    dlq: Annotated[dict[str, Any] | None, sdk.NotYet()] = None
-    """Dead letters to S3."""
+    """File that receives dead letters, one JSON object a line; with its older parts `.1` … `.15` at most 1 GiB."""
+    dlq: sdk.DeadLetterQueue = None
+    """Where documents go that were refused: `s3` with its options. Without it, and without `dlq_file`, they go to the
+    pipeline `dlq_pipeline` where there is one, else to a file in the data directory."""
     query_lookup: Annotated[dict[str, Any] | None, sdk.NotYet()] = None
     """Look for existing documents before writing."""
     pull_indexing: Annotated[dict[str, Any] | None, sdk.NotYet()] = None

@@ -1,0 +1,1 @@
+"""Dead-letter queues of sinks, one module each."""
