@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.expr.java_regex import whole_match
+from penstock.core.batch import Meta
+from penstock.expr import compile_expression
+from penstock.expr.java_regex import is_limited, whole_match
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,29 @@ def test_any_pattern_compiles_or_is_a_value_error(pattern):
         whole_match(pattern)
     except ValueError:
         return
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("(a+)+b", "a" * 50),
+        ("(a|a)*b", "a" * 50),
+        (r"(.*a){20}", "a" * 19 + "!" * 500),
+        ("a?" * 40 + "a" * 40, "a" * 60 + "b"),
+        (".*x.*y.*z.*", "xyx" * 4000),
+        (".*foo.*", "foo" * 100_000 + "\n"),
+    ],
+)
+def test_a_match_that_runs_away_is_false_both_ways(pattern, text, caplog):
+    event, meta = {"text": text}, Meta()
+    for name in ("=~", "!~"):
+        compiled = compile_expression(f'/text {name} "{pattern}"'.replace("\\", "\\\\"))
+        assert compiled.evaluate(event, meta) is False
+    assert compile_expression("/text =~ /pattern").evaluate({**event, "pattern": pattern}, meta) is False
+    assert "took longer" in caplog.text
+
+
+@pytest.mark.parametrize("pattern", ["abc", r"\d{4}-\d{2}", "[a+*]+x", r"\*\+\?.*", "(?:a|b)c", "(?<n>ab)c*"])
+def test_patterns_that_cannot_run_away_are_not_timed(pattern):
+    assert not is_limited(pattern)
+    assert is_limited(pattern + r"(?<word>.)+\k<word>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import threading
 
 import pytest
@@ -218,3 +219,16 @@ def test_outside_the_main_thread_there_is_no_limit() -> None:
     thread.start()
     thread.join()
     assert found[0]
+
+
+def test_a_limit_inside_of_a_limit_suspends_it() -> None:
+    endless = "a" * 60
+    with pytest.raises(TimeLimitExceeded), TimeLimit(0.02):
+        with TimeLimit(10):
+            assert _run_away(RUNAWAY, "aab")
+        _run_away(RUNAWAY, endless)
+    with TimeLimit(10):
+        with pytest.raises(TimeLimitExceeded), TimeLimit(0.001):
+            _run_away(RUNAWAY, endless)
+        assert _run_away(RUNAWAY, "a" * 1_000 + "b")
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)

@@ -9,6 +9,7 @@ seen when one of them raises.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -18,7 +19,7 @@ from penstock.core.errors import ExpressionError
 from penstock.core.key import MISSING, Key
 from penstock.expr import arithmetic
 from penstock.expr.functions import FUNCTIONS, Argument, Evaluate, Surroundings
-from penstock.expr.java_regex import whole_match
+from penstock.expr.java_regex import MatchTimeout, is_limited, whole_match
 from penstock.expr.parse import Binary, Call, Chain, Group, Literal, Node, Pointer, SetOf, TypeOf, Unary, Variable
 from penstock.expr.values import (
     INT_MAX,
@@ -32,6 +33,8 @@ from penstock.expr.values import (
     single,
     single_range,
 )
+
+log = logging.getLogger(__name__)
 
 ROOT: Final = Key("")
 SOURCE_DEPTH_MAX = 20
@@ -282,7 +285,7 @@ class Compiler:
         return Part(source, True, left.safe, depth=left.depth + 3)
 
     def _match(self, left: Part, right: Part, name: str) -> Part:
-        """A pattern that does not compile is a failed operand check, which is false."""
+        """Where a pattern does not compile, or matching takes too long, the operand check fails, which is false."""
         safe = left.safe and right.safe
         wanted = "is not None" if name == "=~" else "is None"
         if type(right.constant) is str:
@@ -291,11 +294,14 @@ class Compiler:
             except ValueError as error:
                 self.warnings.append(f'"{self.statement}": {name} is always false, {error}')
                 return Part(f"({left.source}, False)[1]", safe=safe)
+            if is_limited(right.constant):
+                return Part(f"{self._bind(_match_in_time(matches, self.statement, name))}({left.source})", safe=safe)
             value = self._variable()
             return Part(
                 f"(type({value} := {left.source}) is str and {self._bind(matches)}({value}) {wanted})", safe=safe
             )
-        return Part(f"{self._bind(_match_any(name == '=~'))}({left.source}, {right.source})", safe=safe)
+        run = self._bind(_match_any(self.statement, name))
+        return Part(f"{run}({left.source}, {right.source})", safe=safe)
 
     def _equality(self, left: Part, right: Part, name: str) -> Part:
         if left.constant is not MISSING:
@@ -396,14 +402,28 @@ def _deeply_equal(left: Any, right: Any) -> bool:
         raise ExpressionError("values nested too deeply to be compared") from None
 
 
-def _match_any(wanted: bool) -> Callable[[Any, Any], bool]:
+def _match_in_time(matches: Callable[[str], object], statement: str, name: str) -> Callable[[Any], bool]:
+    wanted = name == "=~"
+
+    def match(text: Any) -> bool:
+        try:
+            return type(text) is str and (matches(text) is not None) is wanted
+        except MatchTimeout as error:
+            log.warning('%s of "%s" is false for an event: %s', name, statement[:SHOWN_CHARACTERS_MAX], error)
+            return False
+
+    return match
+
+
+def _match_any(statement: str, name: str) -> Callable[[Any, Any], bool]:
     def match(text: Any, pattern: Any) -> bool:
         if type(text) is not str or type(pattern) is not str:
             return False
         try:
-            return (whole_match(pattern)(text) is not None) is wanted
+            matches = whole_match(pattern)
         except ValueError:
             return False
+        return _match_in_time(matches, statement, name)(text)
 
     return match
 

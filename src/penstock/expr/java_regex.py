@@ -8,7 +8,13 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
+from penstock.core.timelimit import TimeLimit, TimeLimitExceeded, interruptible
+
 PATTERNS_CACHED_MAX = 512
+MATCHING_S_MAX = 0.5
+"""CPU seconds that one match may take."""
+SHORT_TEXT_MAX = 1_000
+"""Texts up to this length are matched without a limit by patterns with no more than two choices of length."""
 
 _CLASSES: Final = {
     "Lower": "a-z",
@@ -58,15 +64,62 @@ _ESCAPES: Final = {
 }
 
 
+class MatchTimeout(ValueError):
+    """A match took too long."""
+
+
 @lru_cache(maxsize=PATTERNS_CACHED_MAX)
 def whole_match(pattern: str) -> Callable[[str], object]:
-    """The function that tells whether all of a text matches a Java pattern. Raises ValueError for a bad pattern."""
+    """The function that tells whether all of a text matches a Java pattern. Raises ValueError for a bad pattern.
+
+    The function raises `MatchTimeout`, but only where `is_limited` says so.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python's advice on how sets will be read some day is of no use to users
         try:
-            return re.compile(translate(pattern), re.ASCII).fullmatch
+            translated = translate(pattern)
+            fullmatch = re.compile(translated, re.ASCII).fullmatch
         except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(f"bad regular expression {pattern}: {error}") from error
+    choices = _choices(translated)
+    if choices <= 1:
+        return fullmatch
+    unlimited_length_max = SHORT_TEXT_MAX if choices == 2 else 0
+    limit = TimeLimit(MATCHING_S_MAX)
+
+    @interruptible
+    def match(text: str) -> object:
+        return fullmatch(text)
+
+    def match_in_time(text: str) -> object:
+        if len(text) <= unlimited_length_max:
+            return fullmatch(text)
+        try:
+            with limit:
+                return match(text)
+        except TimeLimitExceeded:
+            raise MatchTimeout(f"matching took longer than {MATCHING_S_MAX:g} s of CPU time") from None
+
+    return match_in_time
+
+
+def is_limited(pattern: str) -> bool:
+    """Whether there are texts for which the pattern may take too long."""
+    return _choices(translate(pattern)) > 1
+
+
+def _choices(translated: str) -> int:
+    """How many lengths `re` has to choose, at least 3 where choices contain choices: the exponent of its time."""
+    bare = _INERT.sub("x", translated)
+    references = len(_REFERENCE.findall(translated))
+    repeated_group = 3 if _REPEATED_GROUP.search(bare) else 0
+    return max(len(_CHOICE.findall(bare)) + references, repeated_group)
+
+
+_INERT = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_CHOICE = re.compile(r"(?<!\()[*+?]|\{(?!\d+\})")
+_REPEATED_GROUP = re.compile(r"\)(?:[*+?]|\{)")
+_REFERENCE = re.compile(r"\\[1-9]|\(\?P=")
 
 
 def translate(pattern: str) -> str:

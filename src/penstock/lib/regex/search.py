@@ -19,7 +19,7 @@ from functools import cached_property
 from penstock.lib.regex.charset import NOTHING, CharSet
 from penstock.lib.regex.emit import Keep, has_odd_line_ends, line_sensitive, starts, to_python
 from penstock.lib.regex.parse import RegexError
-from penstock.lib.regex.timelimit import interruptible
+from penstock.core.timelimit import interruptible
 from penstock.lib.regex.tree import (
     At,
     Atomic,

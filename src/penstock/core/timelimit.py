@@ -2,7 +2,8 @@
 
 `re` looks for signals while it matches. A timer of the process's CPU time (`SIGVTALRM`) interrupts a match that runs
 away; functions that may be left that way are marked `interruptible`: they change nothing that outlives them. The limit
-works in the main thread, where Python handles signals; elsewhere there is none.
+works in the main thread, where Python handles signals; elsewhere there is none. A limit inside of another one suspends
+it: the outer one goes on with the time that it had left.
 
     limit = TimeLimit(seconds)
     done = 0
@@ -50,14 +51,16 @@ class TimeLimit:
     def __init__(self, seconds: float) -> None:
         assert seconds > 0, "a limit of no time would end every match"
         self.seconds = seconds
+        self._suspended_s = 0.0
 
     def __enter__(self) -> Self:
         global _armed
         if threading.current_thread() is threading.main_thread():
             if signal.getsignal(signal.SIGVTALRM) is not _expire:
                 signal.signal(signal.SIGVTALRM, _expire)
-            _armed = True
-            signal.setitimer(signal.ITIMER_VIRTUAL, self.seconds)
+            nested, _armed = _armed, True
+            left_s, _ = signal.setitimer(signal.ITIMER_VIRTUAL, self.seconds)
+            self._suspended_s = max(left_s, RETRY_S) if nested else 0.0
         return self
 
     def __exit__(
@@ -65,8 +68,8 @@ class TimeLimit:
     ) -> None:
         global _armed
         if _armed:
-            _armed = False
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            _armed = self._suspended_s > 0
+            signal.setitimer(signal.ITIMER_VIRTUAL, self._suspended_s)
 
 
 def _expire(number: int, frame: FrameType | None) -> None:
