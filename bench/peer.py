@@ -95,7 +95,10 @@ def engine(processors: str, sink_port: int) -> Iterator[Engine]:
         begin = time.monotonic()
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [*command, "--data-dir", str(Path(folder) / "data")], stdout=out, stderr=out, env=dict(os.environ)
+                [*command, "--data-dir", str(Path(folder) / "data")],
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "PENSTOCK_BIND_HOST": "127.0.0.1"},
             )
             try:
                 while True:

@@ -127,6 +127,7 @@ class HttpSource:
         self._pipeline = ctx.pipeline
         self._target = config.path.replace("${pipelineName}", ctx.pipeline)
         self._target_sent = self._target.encode()
+        self._host = ctx.environ.get("PENSTOCK_BIND_HOST", "0.0.0.0")  # noqa: S104 (it is there to be reached)
         self._timeout_s = config.request_timeout / 1000
         self._bytes_max = _REQUEST_BYTES_MAX if config.max_request_length is None else config.max_request_length
         self._allows: Callable[[bytes], bool] | None = (
@@ -150,6 +151,7 @@ class HttpSource:
         self._output = output
         server = self._server = HttpServer(
             self._handle,
+            host=self._host,
             port=self._config.port,
             tls=self._tls(),
             limits=Limits(
