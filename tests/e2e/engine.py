@@ -26,7 +26,6 @@ _T = TypeVar("_T")
 
 WAIT_S = 60.0
 ADMIN_PORT = re.compile(r"Admin endpoints on port (\d+)")
-LINE_START = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} \[[^\]]+\] ")
 BUGS = ("Traceback", "was never awaited", "was never retrieved", "Task was destroyed", "failed unexpectedly")
 """What a log never holds, however the surroundings behave."""
 

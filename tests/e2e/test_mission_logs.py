@@ -216,6 +216,62 @@ def test_dead_letters_hold_what_the_server_refuses_and_the_rest_arrives(logs):
     engine.stop()
 
 
+ODD = {
+    "lone surrogate": {"text": "\ud800"},
+    "null character": {"text": "a\u0000b", "key\u0000": 1},
+    "beyond a long": {"huge": 10**30},
+    "beyond a float": {"wide": 1e308},
+    "empty key": {"": 1},
+    "dots only": {"..": 1},
+    "dots between": {"a..b": 1},
+    "spaces": {" ": 1},
+    "deep": json.loads('{"d":' * 60 + "1" + "}" * 60),
+    "many keys": {f"w{n}": n for n in range(1500)},
+    "a long text": {"text": "x" * 40_000},
+    "reserved": {"_id": "7", "_source": {"a": 1}},
+    "mixed list": {"list": [1, "a", {"b": [[2]]}, None]},
+    "id with signs": {"id": 'a/b ?#%\u00fc"\\'},
+    "id too long": {"id": "i" * 600},
+    "id as number": {"id": 7.5},
+    "id as list": {"id": [1, 2]},
+    "nothing": {},
+}
+
+
+def test_odd_events_arrive_or_become_dead_letters_and_hold_nobody_up(logs):
+    engine = logs.start(NUMBERED.replace("http: {port: PORT}", "http: {port: PORT, acknowledgments: true}"))
+    outcomes = {}
+    for number, (name, event) in enumerate(ODD.items()):
+        before = len(engine.dead_letters("numbered")), logs.count("numbered")
+        logs.post({"id": f"before-{number}"}, event, {"id": f"after-{number}"})
+        letters, documents = len(engine.dead_letters("numbered")) - before[0], logs.count("numbered") - before[1]
+        assert letters + documents == 3, name
+        assert documents >= 2, name
+        outcomes[name] = "dead letter" if letters else "document"
+    assert all(letter["failedData"]["message"] for letter in engine.dead_letters("numbered"))
+    kept = {name for name, outcome in outcomes.items() if outcome == "document"}
+    assert kept >= {"null character", "a long text", "id with signs", "id as number", "nothing"}
+    assert logs.ask("GET", f"/{logs.index('numbered')}/_doc/a%2Fb%20%3F%23%25%C3%BC%22%5C")[0] == 200
+    engine.stop()
+
+
+def test_delivery_waits_while_an_index_is_blocked(logs):
+    engine = logs.start(NUMBERED)
+    logs.post({"id": "1"})
+    logs.wait_count("numbered", 1)
+
+    def block(on):
+        assert logs.ask("PUT", f"/{logs.index('numbered')}/_settings", {"index.blocks.write": on})[0] == 200
+
+    block(True)
+    logs.post(*({"id": str(n)} for n in range(2, 52)))
+    wait_until(lambda: engine.meter("numbered_opensearch_bulkRequestNumberOfRetries_total") >= 50, "retries")
+    assert engine.dead_letters("numbered") == []
+    block(False)
+    logs.wait_count("numbered", 51)
+    engine.stop()
+
+
 def test_S_B10_the_path_names_the_pipeline(logs):
     yaml = """\
 log-pipeline:
