@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -147,9 +147,15 @@ class Sink(Protocol):
 
 
 class BulkSink(Sink, Protocol):
-    """A sink whose items may be joined into requests."""
+    """A sink whose items may be joined into requests.
+
+    It may have two methods more. `supersedes(later: bytes, earlier: bytes) -> bool`: `earlier`, an item of the same key
+    that has not been sent, need not be sent before `later`. `replay(failed_data) -> bytes`: the item that a dead letter
+    tells of, raises `EventError` where it cannot be made.
+    """
 
     limits: Limits
+    """Read for each request, so it may change."""
 
     def encode(self, batch: Batch) -> Items:
         """Items for the events of the batch; reads the bodies, never keeps or changes them."""
@@ -180,6 +186,14 @@ class Decoder(Protocol):
 
     def finish(self) -> Batch:
         """Events of what was left over."""
+
+
+@runtime_checkable
+class PiecewiseDecoder(Decoder, Protocol):
+    """A decoder that has most of its events only at the end, and more of them than should be in memory at once."""
+
+    def rest(self) -> Iterator[Batch]:
+        """What `finish` would give, in batches; called instead of it."""
 
 
 class InputCodec(Protocol):

@@ -1,0 +1,256 @@
+"""Avro without a library: object container files cut into their parts, and schemas made from events.
+
+A container is a header (magic, metadata with the schema, a sync marker) and blocks: count, size, data, the marker.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from penstock.core.errors import EventError
+
+MAGIC = b"Obj\x01"
+SYNC_BYTES = 16
+HEADER_BYTES_MAX = 16 * 1024 * 1024
+BLOCK_BYTES_MAX = 256 * 1024 * 1024
+"""Largest block that is read."""
+
+SCHEMA_AND_KEYS = (
+    "Providing a user-defined schema and using sink include or exclude keys is not an allowed configuration."
+)
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_INT = range(-(1 << 31), 1 << 31)
+_LONG = range(-(1 << 63), 1 << 63)
+
+Schema = dict[str, Any] | list[Any] | str
+"""An Avro schema as its JSON."""
+
+
+class Short(Exception):
+    """What is to be read is not there as a whole yet."""
+
+
+def long_at(data: bytes, position: int) -> tuple[int, int]:
+    """The number at `position` and where it ends. Raises `Short`, and EventError for what is none."""
+    shift = value = 0
+    while True:
+        if position >= len(data):
+            raise Short
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), position
+        shift += 7
+        if shift > 63:
+            raise EventError("This is no Avro: a number is too long", cause="avro")
+
+
+def long_bytes(value: int) -> bytes:
+    """A number of 64 bits as Avro writes it."""
+    value = (value << 1) ^ (value >> 63)
+    data = bytearray()
+    while value > 0x7F:
+        data.append(value & 0x7F | 0x80)
+        value >>= 7
+    data.append(value)
+    return bytes(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The beginning of a container."""
+
+    metadata: dict[str, bytes]
+    sync: bytes
+
+    def schema(self) -> Any:
+        """The schema of its records. Raises EventError."""
+        try:
+            return json.loads(self.metadata["avro.schema"])
+        except (KeyError, ValueError, RecursionError):
+            raise EventError("The header of the Avro container has no schema", cause="avro") from None
+
+    def encode(self) -> bytes:
+        """Its bytes."""
+        pieces = [MAGIC, long_bytes(len(self.metadata))]
+        for name, value in self.metadata.items():
+            text = name.encode()
+            pieces += [long_bytes(len(text)), text, long_bytes(len(value)), value]
+        return b"".join([*pieces, b"\x00", self.sync])
+
+
+def header_at_start(data: bytes) -> tuple[Header, int]:
+    """The header that `data` begins with and where it ends. Raises `Short`; EventError where there is none."""
+    if not data.startswith(MAGIC[: len(data)]):
+        raise EventError("This is no Avro container", cause="avro")
+    position, metadata = len(MAGIC), {}
+    while True:
+        count, position = long_at(data, position)
+        if count == 0:
+            break
+        if count < 0:
+            _, position = long_at(data, position)
+        for _ in range(abs(count)):
+            name, position = _bytes_at(data, position)
+            metadata[name.decode("utf-8", "replace")], position = _bytes_at(data, position)
+    end = position + SYNC_BYTES
+    if end > len(data):
+        raise Short
+    return Header(metadata, data[position:end]), end
+
+
+def _bytes_at(data: bytes, position: int) -> tuple[bytes, int]:
+    size, position = long_at(data, position)
+    if not 0 <= size <= HEADER_BYTES_MAX:
+        raise EventError("The header of the Avro container is damaged", cause="avro")
+    if position + size > len(data):
+        raise Short
+    return data[position : position + size], position + size
+
+
+def blocks_end(data: bytes, sync: bytes) -> int:
+    """Where the last whole block in `data` ends; 0 when there is none. Raises EventError for a damaged one."""
+    end = 0
+    try:
+        while end < len(data):
+            count, position = long_at(data, end)
+            size, position = long_at(data, position)
+            if count < 0 or not 0 <= size <= BLOCK_BYTES_MAX:
+                raise EventError("The Avro container is damaged: a block has an impossible size", cause="avro")
+            position += size
+            if position + SYNC_BYTES > len(data):
+                return end
+            if data[position : position + SYNC_BYTES] != sync:
+                raise EventError("The Avro container is damaged: a block does not end where it should", cause="avro")
+            end = position + SYNC_BYTES
+    except Short:
+        pass
+    return end
+
+
+def parse_schema(text: str) -> Schema:
+    """The schema written as `text`. Raises ValueError for what is no JSON or cannot be a record."""
+    try:
+        schema = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(schema, dict) or schema.get("type") != "record" or not isinstance(schema.get("fields"), list):
+        raise ValueError("it is no record")
+    return schema
+
+
+def schema_of(body: dict[str, Any]) -> dict[str, Any]:
+    """The schema of events like this one: every field may be null. Raises EventError where a type cannot be told."""
+    return _record_schema(body, "Event", set())
+
+
+def _record_schema(body: dict[str, Any], name: str, taken: set[str]) -> dict[str, Any]:
+    unique, number = name, 1
+    while unique in taken:  # a name stands for one type in a schema
+        number += 1
+        unique = f"{name}_{number}"
+    taken.add(unique)
+    fields = [
+        {"name": _checked(key), "type": ["null", _value_schema(key, value, taken)], "default": None}
+        for key, value in body.items()
+    ]
+    return {"type": "record", "name": unique, "fields": fields}
+
+
+def _checked(name: str) -> str:
+    if _NAME.fullmatch(name) is None:
+        raise EventError(f"Unable to auto-generate a schema because '{name}' is no name of a field", cause="schema")
+    return name
+
+
+def _value_schema(key: str, value: Any, taken: set[str]) -> Schema:
+    match value:
+        case None:
+            reason = f"a provided value is null. key='{key}'."
+            raise EventError(f"Unable to auto-generate a schema because {reason}", cause="schema")
+        case bool():
+            return "boolean"
+        case int() if value in _INT:
+            return "int"
+        case int() if value in _LONG:
+            return "long"
+        case float() | Decimal():
+            return "double"
+        case str():
+            return "string"
+        case dict():
+            return _record_schema(value, key[:1].upper() + key[1:], taken)
+        case [first, *_]:
+            return {"type": "array", "items": ["null", _value_schema(key, first, taken)]}
+        case []:
+            raise EventError(
+                "Cannot determine the element type for the Avro array because a provided list is empty and has no type "
+                f"information. key='{key}'.",
+                cause="schema",
+            )
+        case _:
+            raise EventError(
+                f"Unable to auto-generate a schema for field '{key}' because the type '{type(value).__name__}' is not "
+                "a recognized type for auto-generation.",
+                cause="schema",
+            )
+
+
+def unknown_key(schema: Schema, value: Any) -> str | None:
+    """A key of an event that its schema does not have, at any depth."""
+    if isinstance(schema, list):
+        found = (unknown_key(kind, value) for kind in schema if kind != "null")
+        return next((key for key in found if key is not None), None)
+    if not isinstance(schema, dict):
+        return None
+    if schema.get("type") == "record" and isinstance(value, dict):
+        fields = {field["name"]: field["type"] for field in schema["fields"]}
+        for key, item in value.items():
+            unknown = key if key not in fields else unknown_key(fields[key], item)
+            if unknown is not None:
+                return unknown
+    if schema.get("type") == "array" and isinstance(value, list):
+        return next((key for item in value if (key := unknown_key(schema["items"], item)) is not None), None)
+    return None
+
+
+def without_logical_types(schema: Any) -> Any:
+    """The schema with plain numbers for dates and times, as Data Prepper reads them; decimals stay."""
+    if isinstance(schema, list):
+        return [without_logical_types(kind) for kind in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: without_logical_types(part) if name in _PARTS else part for name, part in schema.items()}
+    if isinstance(schema.get("fields"), list):
+        plain["fields"] = [
+            {**field, "type": without_logical_types(field.get("type"))} if isinstance(field, dict) else field
+            for field in schema["fields"]
+        ]
+    if plain.get("logicalType") != "decimal":
+        plain.pop("logicalType", None)
+    return plain
+
+
+_PARTS = frozenset(("type", "items", "values"))
+
+
+def kinds(schema: Any) -> Iterator[str]:
+    """The names of all types in a schema."""
+    if isinstance(schema, str):
+        yield schema
+    elif isinstance(schema, list):
+        for kind in schema:
+            yield from kinds(kind)
+    elif isinstance(schema, dict):
+        for name in _PARTS & schema.keys():
+            yield from kinds(schema[name])
+        for field in schema.get("fields") or ():
+            if isinstance(field, dict):
+                yield from kinds(field.get("type"))
