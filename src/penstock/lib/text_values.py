@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from operator import methodcaller
 
 from penstock.core.batch import Body
 from penstock.core.key import Key
@@ -102,7 +103,7 @@ def compile_replace(expression: str, replacement: str) -> Callable[[str], str]:
     pattern = regex.compile_java(expression)
     template = _template(replacement, pattern.groups, regex.group_names(expression))
     if "\\" not in template and _PLAIN.fullmatch(expression):
-        return lambda text: text.replace(expression, template)
+        return methodcaller("replace", expression, template)
     substitute = pattern.sub
 
     @interruptible

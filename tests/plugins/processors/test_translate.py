@@ -159,6 +159,7 @@ def test_matching_that_runs_away_is_given_up(monkeypatch):
             config(regex={"patterns": {"a": "x"}}, type="long"),
             "The pattern values do not match the target type provided",
         ),
+        (config(target="ü", map={"a": "x"}), "must contain only alphanumeric chars"),
         (config(map={"1-5": 1, "5-9": 2}), "map option contains key 5-9 that overlaps with other range entries"),
         (config(map={"1-5": 1, "4.5": 2}), "map option contains key 4.5 that overlaps with other range entries"),
         (config(map={"a": 1, "b,a": 2}), "map option contains duplicate entries of a"),

@@ -14,6 +14,8 @@ Unlike in Data Prepper a pattern of a single field takes the whole text, and an 
 getting the value of the second.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,7 +29,9 @@ from penstock.lib.target_types import TargetType, compile_conversion, java_text
 from penstock.lib.text_values import JAVA_BLANKS, JAVA_WHITESPACE
 
 _Fields = dict[str, str]
-_Dissect = Callable[[str], _Fields | None]
+
+PLAIN_NAMES_MAX = 1024
+"""Names remembered as plain, which lead to the top of the event."""
 
 _PIECE = re.compile(r"%\{([^}]*)\}")
 _PREFIXED = re.compile(r"([+&?])([^\n\r\x85\u2028\u2029]+)")
@@ -72,15 +76,16 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
     mismatches = ctx.metrics.counter("dissectMismatch")
     steps = []
     for key, pattern in config.map.items():
-        change = _change(key, _compiled(pattern), types, delete=config.delete_source, missed=mismatches.add)
+        change = _change(key, Pattern(pattern), types, delete=config.delete_source, missed=mismatches.add)
         steps.append(ctx.each(change, when=config.dissect_when))
     return ctx.chain(steps)
 
 
 def _change(
-    key: Key, dissect: _Dissect, types: dict[str, Callable[[Any], Any]], *, delete: bool, missed: Callable[[], None]
+    key: Key, pattern: Pattern, types: dict[str, Callable[[Any], Any]], *, delete: bool, missed: Callable[[], None]
 ) -> sdk.EventFn:
-    get, keys = key.get, dict[str, Key]()
+    get, dissect, plain_names = key.get, pattern.dissect, set[str]()
+    always_plain = pattern.names is not None and all(map(_is_plain, pattern.names))
 
     def change(body: sdk.Body) -> None:
         text = get(body)
@@ -94,34 +99,39 @@ def _change(
         if fields is None:
             missed()
             return
-        values: dict[str, Any] = (
-            {name: _converted(value, types.get(name)) for name, value in fields.items()} if types else fields
-        )
-        if keys.keys() >= values.keys():
+        values: dict[str, Any] = fields
+        if types:
+            values = {name: _converted(value, types.get(name)) for name, value in fields.items()}
+        if always_plain or plain_names.issuperset(values):
             body.update(values)
         else:
-            _put_all(body, values, keys)
+            _put_all(body, values, plain_names)
         if delete:
             key.delete(body)
 
     return change
 
 
-PLAIN_NAMES_MAX = 1024
+def _is_plain(name: str) -> bool:
+    """Whether the name is the key of a value at the top of the event."""
+    try:
+        return event_key(name).parts == (name,) and not name.isdecimal()
+    except sdk.EventError:
+        return False
 
 
-def _put_all(body: sdk.Body, values: dict[str, Any], plain: dict[str, Key]) -> None:
-    """Put values under their names, which are event keys, all or none; remembers the names of top-level keys."""
-    targets = {name: event_key(name) for name in values}
-    for name, target in targets.items():
-        if target.parts == (name,) and not name.isdecimal() and len(plain) < PLAIN_NAMES_MAX:
-            plain[name] = target
-    if plain.keys() >= values.keys():
+def _put_all(body: sdk.Body, values: dict[str, Any], plain_names: set[str]) -> None:
+    """Put values under their names, which are event keys, all or none; remembers plain names."""
+    keys = {name: event_key(name) for name in values}
+    found = {name for name in values if _is_plain(name)}
+    if len(plain_names) < PLAIN_NAMES_MAX:
+        plain_names |= found
+    if len(found) == len(values):
         body.update(values)
         return
     trial = sdk.copy_value(body)
     for name, value in values.items():
-        targets[name].put(trial, value)
+        keys[name].put(trial, value)
     body.clear()
     body.update(trial)
 
@@ -135,25 +145,33 @@ def _converted(text: str, convert: Callable[[Any], Any] | None) -> Any:
         return text
 
 
-def _compiled(pattern: str) -> _Dissect:
-    """A function from a text to its fields; None where the text does not fit."""
-    *texts, last = _PIECE.split(pattern)
-    pieces = [_piece(inside) for inside in texts[1::2]]
-    delimiters = [text for text in (*texts[::2], last) if text]
-    cut, name_fields = _cutter(delimiters, begins_with_field=not texts[:1] or not texts[0]), _namer(pieces)
-    count = len(pieces)
-    strips = [place for place, piece in enumerate(pieces) if piece.strips]
+class Pattern:
+    """A compiled pattern."""
 
-    def dissect(text: str) -> _Fields | None:
-        values = cut(text)
-        if values is None or len(values) > count or not count:
+    def __init__(self, text: str) -> None:
+        *texts, last = _PIECE.split(text)
+        pieces = [_piece(inside) for inside in texts[1::2]]
+        delimiters = [delimiter for delimiter in (*texts[::2], last) if delimiter]
+        self._cut = _cutter(delimiters, begins_with_field=not texts[:1] or not texts[0])
+        self._name_fields = _namer(pieces)
+        self._count = len(pieces)
+        self._strips = [place for place, piece in enumerate(pieces) if piece.strips]
+        self.names = (
+            None
+            if any(piece.kind == "&" for piece in pieces)
+            else {piece.name for piece in pieces if piece.kind in " +"}
+        )
+        """The names of all fields there may be; None where the text decides."""
+
+    def dissect(self, text: str) -> _Fields | None:
+        """The fields of a text; None where it does not fit."""
+        values = self._cut(text)
+        if values is None or len(values) > self._count or not self._count:
             return None
-        for place in strips:
+        for place in self._strips:
             if place < len(values):
                 values[place] = values[place].rstrip(JAVA_WHITESPACE)
-        return name_fields(values)
-
-    return dissect
+        return self._name_fields(values)
 
 
 def _piece(inside: str) -> Piece:

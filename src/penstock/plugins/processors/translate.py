@@ -115,6 +115,8 @@ class Mapping(sdk.PluginConfig):
             )
         if not self.targets:
             problems.append("targets option not configured")
+        if not problems:
+            problems += _wrong_targets(self)
         if problems:
             raise ValueError(" ".join(problems))
         return self
@@ -133,6 +135,17 @@ class Mapping(sdk.PluginConfig):
     def sources(self) -> list[str]:
         """The keys of the source."""
         return [self.source] if isinstance(self.source, str) else self.source
+
+
+def _wrong_targets(mapping: Mapping) -> Iterator[str]:
+    """What is wrong with targets that are keys of the event, not names inside an object."""
+    if _path(mapping.sources[0])[0]:
+        return
+    for target in mapping.targets:
+        try:
+            compile_key(target.target)
+        except ValueError as error:
+            yield str(error)
 
 
 class Tables(sdk.PluginConfig):
@@ -245,9 +258,9 @@ _Change = Callable[[sdk.Body, sdk.Meta], None]
 
 
 def _translation(mapping: Mapping, target: Target) -> _Change:
-    values_of, many = _lookup(target), not isinstance(mapping.source, str)
+    value_of, many = _lookup(target), not isinstance(mapping.source, str)
     test = None if target.translate_when is None else target.translate_when.test
-    result_of = _results(values_of, many=many)
+    result_of = _results(value_of, many=many)
     if any("${" in text for text in mapping.sources):
         return _dynamic(mapping.sources, target.target, test, result_of)
     paths = [_path(text) for text in mapping.sources]
@@ -255,12 +268,31 @@ def _translation(mapping: Mapping, target: Target) -> _Change:
     if parents:
         return _nested(parents, [leaf for _, leaf in paths], target.target, test, result_of)
     keys = [Key(leaf) for _, leaf in paths]
+    if test is None and not many and "${" not in target.target:
+        return _plain(keys[0], compile_key(target.target)({}, _ELEMENT_META), value_of)
     return _top(keys, target.target, test, result_of)
 
 
 _Results = Callable[[list[Any]], Any]
 """From the values of the sources to what is written; MISSING for nothing. Raises EventError."""
 _Test = Callable[[sdk.Body, sdk.Meta], bool] | None
+
+
+def _plain(key: Key, target: Key, value_of: Callable[[str], Any]) -> _Change:
+    """The most common mapping: one key to another."""
+    get, put = key.get, target.put
+
+    def translate(body: sdk.Body, meta: sdk.Meta) -> None:
+        value = get(body)
+        if value.__class__ is not str:
+            if value is None or value is sdk.MISSING:
+                return
+            value = _scalar_text(value)
+        result = value_of(value)
+        if result is not sdk.MISSING:
+            put(body, result)
+
+    return translate
 
 
 def _top(keys: list[Key], target: str, test: _Test, result_of: _Results) -> _Change:
