@@ -86,3 +86,16 @@ def test_each_part_is_rendered_on_its_own(pieces):
     values = {"${a}": "x", "${n}": "5", "${o/b/0}": "1"}
     text = " ".join(pieces)
     assert compile_template(text).render(BODY, META) == " ".join(values.get(piece, piece) for piece in pieces)
+
+
+@given(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.lists(st.integers())),
+    st.sampled_from(["", "x", "ü-"]),
+)
+def test_an_attribute_alone_reads_like_any_expression(value, around):
+    meta = Meta(attributes={} if value is None else {"k": value})
+    quick = compile_template(f'{around}${{getMetadata("k")}}{around}')
+    general = compile_template(f'{around}${{getMetadata(" k ")}}{around}${{/none}}')
+    assert quick.render({"k": "not this"}, meta) == general.render({"k": "not this"}, meta)
+    two = compile_template('${getMetadata("k")}|${getMetadata("k")}')
+    assert two.render({}, meta) == "|".join([compile_template('${getMetadata("k")}').render({}, meta)] * 2)

@@ -246,3 +246,128 @@ def test_a_bug_in_the_sink_loses_nothing() -> None:
     rig = deliver([numbers(0, 4)], lambda: MemoryBulkSink(respond))
     assert sorted(d["n"] for d in rig.sink.arrived) == [0, 1, 3]
     assert "KeyError" in rig.letters.letters[0].failed_data["message"]
+
+
+class LastWins(MemoryBulkSink):
+    """Its later items make earlier ones of the key needless, unless they say otherwise."""
+
+    def supersedes(self, later: bytes, earlier: bytes) -> bool:
+        return b"keep" not in earlier
+
+
+def hot(count: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"id": "hot", "n": n, **more} for n in range(count)]
+
+
+def test_ten_thousand_updates_of_one_id_are_few_requests_and_all_acknowledged() -> None:
+    updates = hot(10_000)
+    batches = [updates[start : start + 100] for start in range(0, 10_000, 100)]
+    rig = deliver(batches, lambda: LastWins(key="id", delay_s=0.01))
+    assert rig.sink.arrived[-1] == updates[-1]
+    numbers_sent = [document["n"] for document in rig.sink.arrived]
+    assert numbers_sent == sorted(numbers_sent)
+    assert len(rig.sink.requests) < 10
+    assert rig.outcomes == [True] * 100
+    assert rig.ctx.metrics.counter("itemsSuperseded").value == 10_000 - len(numbers_sent)
+
+
+def test_what_was_replaced_is_sent_when_its_successor_is_refused() -> None:
+    def respond(documents: list[Any]) -> Reply:
+        return [Failure(i, "bad", status=400) for i, d in enumerate(documents) if d["n"] >= 7]
+
+    rig = deliver([hot(10)], lambda: LastWins(respond, key="id"))
+    assert rig.sink.arrived == [{"id": "hot", "n": 0}, {"id": "hot", "n": 6}]
+    assert sorted(letter.failed_data["document"]["n"] for letter in rig.letters.letters) == [7, 8, 9]
+    assert rig.outcomes == [True]
+
+
+def test_only_what_may_be_replaced_is() -> None:
+    rig = deliver([[*hot(3), {"id": "hot", "n": 3, "keep": True}, *hot(6)[4:]]], lambda: LastWins(key="id"))
+    assert [document["n"] for document in rig.sink.arrived] == [0, 3, 5]
+
+
+def test_what_was_replaced_is_told_as_written_too() -> None:
+    async def run() -> None:
+        rig = Rig(LastWins(key="id"))
+        written: list[int] = []
+        batch = Batch(hot(20))
+        handle = Handle(rig.outcomes.append)
+        batch.promise(handle)
+        handle.seal()
+        rig.delivery.submit(batch, lambda: None, written.extend)
+        await rig.delivery.drain()
+        await rig.delivery.close()
+        assert sorted(written) == list(range(20)) and rig.outcomes == [True]
+
+    run_virtual(run())
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_replacing_never_changes_what_the_index_ends_up_with(seed: int) -> None:
+    chance = random.Random(seed)
+    updates = [{"id": chance.randrange(4), "n": n, "bad": chance.random() < 0.2} for n in range(300)]
+    sizes = [chance.randrange(1, 30) for _ in range(300)]
+    batches, start = [], 0
+    for size in sizes:
+        if start < len(updates):
+            batches.append(updates[start : start + size])
+            start += size
+
+    def respond(documents: list[Any]) -> Reply:
+        if chance.random() < 0.2:
+            return Transient("503") if chance.random() < 0.5 else Unreachable("away")
+        return [
+            Failure(i, "bad" if d["bad"] else "429", retryable=not d["bad"])
+            for i, d in enumerate(documents)
+            if d["bad"] or chance.random() < 0.1
+        ]
+
+    rig = deliver(batches, lambda: LastWins(respond, key="id", delay_s=0.01))
+    final: dict[int, int] = {}
+    for document in rig.sink.arrived:
+        assert document["n"] > final.get(document["id"], -1), "order of a key"
+        final[document["id"]] = document["n"]
+    assert final == {update["id"]: update["n"] for update in updates if not update["bad"]}
+    bad = {letter.failed_data["document"]["n"] for letter in rig.letters.letters}
+    assert all(updates[n]["bad"] for n in bad)
+    assert rig.outcomes == [True] * len(batches)
+
+
+def test_limits_are_read_for_each_request() -> None:
+    sink = MemoryBulkSink(limits=Limits(request_bytes_max=1000, flush_timeout_s=1.0, lanes_max=1))
+
+    def respond(documents: list[Any]) -> Reply:
+        sink.limits = Limits(request_bytes_max=20, flush_timeout_s=1.0, lanes_max=1)
+        return ()
+
+    sink._respond = respond
+    deliver([numbers(0, 50), numbers(50, 60)], lambda: sink)
+    assert len(sink.requests[0]) == 60 or len(sink.requests[0]) > 20
+    assert all(len(request) <= 2 for request in sink.requests[1:])
+
+
+def test_a_slow_dead_letter_queue_holds_up_no_lane() -> None:
+    class SlowLetters(MemoryDeadLetters):
+        async def write(self, letters: Sequence[Any]) -> None:
+            await asyncio.sleep(1000)
+            await super().write(letters)
+
+    async def run() -> None:
+        limits = Limits(request_bytes_max=1000, flush_timeout_s=1.0, lanes_max=1)
+        sink = MemoryBulkSink(
+            lambda documents: [Failure(i, "bad") for i, d in enumerate(documents) if d["n"] == 0], limits=limits
+        )
+        rig = Rig(sink)
+        letters = SlowLetters()
+        rig.delivery = BulkDelivery(sink, Surroundings(rig.ctx, letters))
+        rig.submit(numbers(0, 1))
+        await asyncio.sleep(1)
+        rig.submit(numbers(1, 5))
+        await asyncio.sleep(1)
+        assert [document["n"] for document in sink.arrived] == [1, 2, 3, 4]
+        assert rig.outcomes == [True]
+        await rig.delivery.drain()
+        assert len(letters.letters) == 1 and rig.outcomes == [True, True]
+        await rig.delivery.close()
+
+    run_virtual(run())

@@ -10,7 +10,7 @@ import pytest
 
 from penstock.config.documents import parse_pipelines
 from penstock.core.batch import Batch
-from penstock.core.errors import Permanent, Transient
+from penstock.core.errors import Failure, Permanent, Transient
 from penstock.plan import Plan, make_plan
 from penstock.runtime.engine import EXIT_CONFIG, EXIT_FAILED, EXIT_NOT_DRAINED, EXIT_OK, Engine, Settings
 from penstock.sdk import Output
@@ -196,5 +196,51 @@ def test_a_plan_without_pipelines_ends_at_once() -> None:
     async def run() -> None:
         engine = Engine(Plan(), Settings(environ={}))
         assert await engine.run() == EXIT_CONFIG
+
+    run_virtual(run())
+
+
+FAILURES = """
+main:
+  source: {http: }
+  sink: [{noop: }]
+dlq_pipeline:
+  sink: [{noop: }]
+"""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_a_sink_refuses_reaches_the_failure_pipeline(broken: bool) -> None:
+    async def run() -> None:
+        sink = MemoryBulkSink(
+            lambda docs: [Failure(i, "no", status=400) for i, d in enumerate(docs) if d["n"] % 3 == 0]
+        )
+        failures = MemoryBulkSink(lambda docs: [Failure(i, "no") for i in range(len(docs))] if broken else ())
+        letters = MemoryDeadLetters()
+        letters.broken = broken
+        source = ListSource(batches(9))
+        engine = engine_of(
+            FAILURES, {"main": source}, {("main", 0): sink, ("dlq_pipeline", 0): failures}, dead_letters=letters
+        )
+        running = asyncio.create_task(engine.run())
+        while len(source.outcomes) < 9:
+            await asyncio.sleep(0.1)
+        engine.stop()
+        assert await running == EXIT_OK
+        assert sorted(document["n"] for document in sink.arrived) == [1, 2, 4, 5, 7, 8]
+        assert sorted(source.outcomes) == [(n, not (broken and n % 3 == 0)) for n in range(9)]
+        assert not letters.letters
+        if not broken:
+            assert sorted(document["n"] for document in failures.arrived) == [0, 3, 6]
+            assert failures.arrived[0]["_failure_metadata"] == {
+                "pluginId": "noop",
+                "pluginName": "noop",
+                "pipelineName": "main",
+                "message": "no",
+                "errorMessage": "no",
+                "status": 400,
+                "index": "memory",
+                "indexId": None,
+            }
 
     run_virtual(run())

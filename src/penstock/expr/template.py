@@ -6,6 +6,7 @@ result prints nothing. Otherwise the default stands in, or formatting fails. Sou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from penstock.expr.expression import Expression, compile_expression
 from penstock.expr.values import java_text
 
 Render = Callable[[Body, Meta], str]
+
+_GET_METADATA = re.compile(r'getMetadata\("([^"/\\]+)"\)')
 
 NOT_CLOSED = "Format string is not properly formed"
 
@@ -169,7 +172,8 @@ def _one(part: Placeholder, before: str, after: str) -> Render:
         return f"{before}{_found(part, body, meta)}{after}"
 
     if part.key is None:
-        return render
+        attribute = _attribute(part)
+        return render if attribute is None else _one_attribute(attribute, before, after, render)
     get = part.key.get
 
     if len(part.key.parts) == 1:
@@ -194,18 +198,46 @@ def _one(part: Placeholder, before: str, after: str) -> Render:
     return render_key
 
 
+def _attribute(part: Placeholder) -> str | None:
+    """The attribute that the part reads, where that is all it does."""
+    found = None if part.expression is None else _GET_METADATA.fullmatch(part.name.strip())
+    return found[1].strip() or None if found else None
+
+
+def _one_attribute(name: str, before: str, after: str, otherwise: Render) -> Render:
+    """`${getMetadata("name")}`: ids, actions and versions of events that come from databases."""
+
+    def render(body: Body, meta: Meta) -> str:
+        value = meta.attributes.get(name)
+        kind = type(value)
+        if kind is str or kind is int:
+            return f"{before}{value}{after}"
+        return otherwise(body, meta)
+
+    def render_bare(body: Body, meta: Meta) -> str:
+        value = meta.attributes.get(name)
+        if type(value) is str:
+            return value
+        return str(value) if type(value) is int else otherwise(body, meta)
+
+    return render if before or after else render_bare
+
+
 def _many(literals: list[str], placeholders: list[Placeholder]) -> Render:
     first = literals[0]
     pairs = [
-        (part, part.key.get if part.key is not None else None, literal)
+        (part, part.key.get if part.key is not None else None, _attribute(part), literal)
         for part, literal in zip(placeholders, literals[1:], strict=True)
     ]
 
     def render(body: Body, meta: Meta) -> str:
         pieces = [first]
-        for part, get, literal in pairs:
-            value = None if get is None else get(body)
-            pieces.append(value if type(value) is str else _found(part, body, meta))
+        for part, get, attribute, literal in pairs:
+            value = meta.attributes.get(attribute) if attribute is not None else None if get is None else get(body)
+            if type(value) is str:
+                pieces.append(value)
+            else:
+                pieces.append(str(value) if type(value) is int else _found(part, body, meta))
             pieces.append(literal)
         return "".join(pieces)
 

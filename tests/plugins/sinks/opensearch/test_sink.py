@@ -10,7 +10,7 @@ import pytest
 
 from penstock.core.batch import Batch, Meta
 from penstock.core.clock import ManualClock
-from penstock.core.errors import Permanent, Transient, Unreachable
+from penstock.core.errors import EventError, Permanent, Transient, Unreachable
 from penstock.core.handle import Handle
 from penstock.core.metrics import Registry
 from penstock.runtime.deliver import BulkDelivery, Surroundings
@@ -246,8 +246,8 @@ def test_a_late_event_never_brings_a_deleted_document_back():
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        *((status, Transient) for status in (401, 403, 408, 429, 500, 503)),
-        *((status, Permanent) for status in (400, 404, 413)),
+        *((status, Transient) for status in (302, 401, 403, 404, 405, 408, 410, 415, 429, 500, 503)),
+        *((status, Permanent) for status in (400, 409, 413)),
     ],
 )
 def test_a_refused_request(status, kind):
@@ -677,3 +677,108 @@ def test_tags_and_keys_shape_the_document_but_not_the_id():
     line, document, _ = item.split(b"\n")
     assert json.loads(line) == {"index": {"_index": "i", "_id": "7"}}
     assert json.loads(document) == {"text": "x", "tags": ["a", "b"]}
+
+
+def test_a_wrong_path_makes_no_dead_letters():
+    body = {"error": "no handler found for uri [/wrong/_bulk] and method [POST]", "status": 400}
+
+    async def test(server, start):
+        sink = await start({"index": "logs"})
+        server.fail("/_bulk", 404, {}, times=2)
+        server.fail("/_bulk", 400, body)
+        letters = MemoryDeadLetters()
+        ctx = Context("p", "opensearch", kind="sink", chance=random.Random(1))
+        delivery = BulkDelivery(sink, Surroundings(ctx, letters))
+        batch = Batch([{"n": n} for n in range(10)])
+        handle = Handle()
+        batch.promise(handle)
+        handle.seal()
+        delivery.submit(batch, lambda: None)
+        while delivery.state.status != "DEGRADED":
+            await asyncio.sleep(0.001)
+        assert "path_prefix" in delivery.state.last_error
+        await delivery.drain()
+        await delivery.close()
+        assert len(server.documents("logs")) == 10 and not letters.letters
+        assert len(server.bulk_requests()) == 4, "nothing was split"
+
+    with_server(test)
+
+
+def operation(action="index", document=None, version=None, type_="external", **target):
+    line = {"_index": "i", "_id": "1", **target}
+    if version is not None:
+        line |= {"version": version, "version_type": type_}
+    text = json.dumps({action: line}, separators=(",", ":")) + "\n"
+    return (text + ("" if action == "delete" else json.dumps(document or {}) + "\n")).encode()
+
+
+@pytest.mark.parametrize(
+    ("later", "earlier", "expected"),
+    [
+        (operation(), operation(), True),
+        (operation("delete"), operation(), True),
+        (operation(), operation("delete"), True),
+        (operation(), operation("update"), True),
+        (operation("update"), operation(), False),
+        (operation("create"), operation(), False),
+        (operation(), operation("create"), False),
+        (operation(routing="a"), operation(routing="b"), False),
+        (operation(routing="a"), operation(routing="a"), True),
+        (operation(version=2), operation(version=1), True),
+        (operation("delete", version=2), operation(version=1), True),
+        (operation(version=1), operation(version=2), False),
+        (operation(version=2), operation(version=2), False),
+        (operation(version=2, type_="external_gte"), operation(version=2, type_="external_gte"), True),
+        (operation(version=1, type_="external_gte"), operation(version=2, type_="external_gte"), False),
+        (operation(version=2), operation(), False),
+        (operation(), operation(version=2), False),
+        (operation(version=3, type_="internal"), operation(version=2, type_="internal"), False),
+    ],
+)
+def test_what_supersedes_what(later, earlier, expected):
+    assert make({"index": "i"}).supersedes(later, earlier) is expected
+
+
+ACTIONS = ("index", "create", "update", "upsert", "delete")
+SCRIPT = {"source": "ctx._source.n = params.doc.n", "params": {"step": 2, "of": "${/r}"}}
+
+
+@pytest.mark.parametrize(
+    ("action", "options"),
+    [
+        *((action, {}) for action in ACTIONS),
+        *((action, {"routing": "${/r}"}) for action in ACTIONS),
+        *((action, {"document_version": "${/v}", "document_version_type": "external"}) for action in ACTIONS),
+        ("update", {"script": SCRIPT}),
+        ("upsert", {"script": SCRIPT}),
+    ],
+)
+def test_a_dead_letter_tells_the_operation_it_was(action, options):
+    sink = make({"index": "i-${/t}", "document_id": "${/id}", "action": action, **options})
+    (item,) = sink.encode(Batch([{"id": "1", "t": "x", "r": "s", "v": 7, "n": 1}])).data
+    letter = sink.dead_letter(item)
+    again = sink.replay(letter)
+    assert sink.dead_letter(again) == letter
+    assert [json.loads(line) for line in again.splitlines()[1:]] == [json.loads(line) for line in item.splitlines()[1:]]
+    new, old = json.loads(again.splitlines()[0]), json.loads(item.splitlines()[0])
+    for target in (*new.values(), *old.values()):
+        target.pop("retry_on_conflict", None)
+    assert new == old
+
+
+def test_what_cannot_be_replayed_says_why():
+    sink = make({"index": "i-${/t}"})
+    assert json.loads(sink.replay({"index": "i-${/t}", "document": {"t": "x"}}).splitlines()[0]) == {
+        "index": {"_index": "i-x"}
+    }
+    assert json.loads(sink.replay({"index": "i", "indexId": "1", "document": {"t": 1}}).splitlines()[0]) == {
+        "index": {"_index": "i", "_id": "1"}
+    }
+    for failed, reason in (
+        ({"index": "i", "document": None}, "no document"),
+        ({"index": "i", "document": {}, "action": "explode"}, "unknown action"),
+        ({"index": "i", "document": {}, "action": "update"}, "no id"),
+    ):
+        with pytest.raises(EventError, match=reason):
+            sink.replay(failed)

@@ -13,6 +13,11 @@ What becomes of a document the server refuses:
 | 404 on `delete` | it is gone already: success, counted in `documentsAlreadyDeleted` |
 | 401, 403, 429, 5xx | tried again, only this document |
 | 400, 404 on `update`, other 409 | dead letter with the server's reason, the id, the action and the routing |
+| 400, 409, 413, 422 for the whole request | halved until the bad document is alone; that one is a dead letter |
+| anything else for the whole request | tried again, nothing is lost: a 404 means a wrong `path_prefix` or proxy |
+
+A later `index` or `delete` of an id that still waits to be sent takes the place of the waiting operation; both are
+acknowledged when it is written. With external versions only a higher version does.
 
 Of the entries in `actions` the first that matches is used and `action` where none does; Data Prepper takes the last
 entry when none matches. An unknown action makes a dead letter; Data Prepper loses the event.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -158,6 +158,41 @@ class Documents:
         if action == "upsert":
             return line + b'}}\n{"doc":' + text[:-1] + b',"upsert":' + text[:-1] + b"}\n"
         return line + b'}}\n{"doc":' + text[:-1] + b"}\n"
+
+    def replay(self, failed_data: Mapping[str, Any]) -> bytes:
+        """The operation that the dead letter `failed_data` tells of."""
+        document = failed_data.get("document")
+        if not isinstance(document, dict):
+            raise sdk.EventError("the dead letter holds no document", cause="document")
+        name, id_ = failed_data.get("index"), failed_data.get("indexId")
+        if not isinstance(name, str) or not name or "${" in name or "%{" in name:  # it never got one
+            items = self.encode(sdk.Batch([document]))
+            if items.rejected:
+                raise sdk.EventError(items.rejected[0].reason)
+            return items.data[0]
+        action = failed_data.get("action") or self._static_action or "index"
+        if action not in ACTIONS:
+            raise sdk.EventError(f"the dead letter names an unknown action {action}", cause="action")
+        self._targets.see(name)
+        wire = "update" if action == "upsert" else action
+        target: dict[str, Any] = {"_index": name}
+        if id_ is not None:
+            target["_id"] = str(id_)
+        elif wire in ("update", "delete"):
+            raise sdk.EventError(f"the dead letter names no id, but the action {action}", cause="id")
+        for key, recorded in (("routing", "routing"), ("version", "version"), ("version_type", "versionType")):
+            if failed_data.get(recorded) is not None:
+                target[key] = failed_data[recorded]
+        line = sdk.encode({wire: target}) + b"\n"
+        if wire == "delete":
+            return line
+        text = sdk.encode(document)
+        if wire == "update":
+            if self._script is not None:
+                return line + self._script.operation(text, document, sdk.Meta(), upsert=action == "upsert")
+            upsert = b',"upsert":' + text if action == "upsert" else b""
+            text = b'{"doc":' + text + upsert + b"}"
+        return line + text + b"\n"
 
     def _options(self, action: str, body: sdk.Body, meta: sdk.Meta, name: str, id_: str | None) -> bytes:
         """What the action line says of routing and version."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,11 @@ HEAL_MEMORY_S = 60.0
 SETUP_RETRY_S = 1.0
 SENT_BEFORE_MAX = 1_000_000
 COMPRESSION_RATIO_MAX = 20.0
-_TRANSIENT_STATUSES = frozenset((401, 403, 407, 408, 421, 423, 425, 429))
+_ABOUT_THE_CONTENT = frozenset((400, 409, 413, 422))
+"""Statuses of a whole request that one bad document may have caused. All others tell of the way to the servers."""
+_NO_HANDLER = "no handler found for uri"
 _EXTERNAL = ("external", "external_gte")
+_WHOLE_DOCUMENT = (b'{"index":', b'{"delete":')
 
 
 class OpenSearchSink:
@@ -132,6 +135,28 @@ class OpenSearchSink:
                 letter[key] = target[name]
         return letter
 
+    def supersedes(self, later: bytes, earlier: bytes) -> bool:
+        """Whether the index ends up the same when `earlier`, an operation on the same id, is not sent before `later`.
+
+        So for a later `index` or `delete` of the same routing; with versions only where the server would take both.
+        """
+        if not later.startswith(_WHOLE_DOCUMENT):
+            return False
+        _, new = _action_line(later)
+        action, old = _action_line(earlier)
+        if action == "create" or new.get("routing") != old.get("routing"):
+            return False
+        kind = new.get("version_type")
+        if kind not in _EXTERNAL:
+            return "version" not in new and "version" not in old
+        if action == "update" or kind != old.get("version_type") or "version" not in new or "version" not in old:
+            return False
+        return bool(new["version"] > old["version"] or (kind == "external_gte" and new["version"] == old["version"]))
+
+    def replay(self, failed_data: Mapping[str, Any]) -> bytes:
+        """The operation that a dead letter tells of, as it was sent. Raises `EventError` where it tells too little."""
+        return self._documents.replay(failed_data)
+
     async def _prepare(self) -> dict[str, str]:
         """Prepare the names that wait for it. Returns those that could not be, with the reason."""
         async with self._preparing:
@@ -214,14 +239,16 @@ class OpenSearchSink:
         """The request as a whole was refused."""
         self._meters.request_error(status).add()
         text = error_text(status, body)
-        if status in _TRANSIENT_STATUSES or status >= 500:
-            hint = permission_hint(text) if status in (401, 403) else ""
-            raise sdk.Transient(f"{text} {hint}".rstrip(), retry_after_s=retry_after_s)
         if status == 404 and self._indexes.require_alias:  # the write alias has gone away: set it up again
             for name in list(self.targets.ready):
                 self.targets.prepare_again(name)
-            raise sdk.Transient(text)
-        raise sdk.Permanent(text)
+        if status in _ABOUT_THE_CONTENT and _NO_HANDLER not in text:
+            raise sdk.Permanent(text)
+        if status in (401, 403):
+            text = f"{text} {permission_hint(text)}".rstrip()
+        elif status < 429 and status not in (407, 408, 421, 423, 425):
+            text += " (the answer to POST /_bulk: are hosts, path_prefix and proxy right?)"
+        raise sdk.Transient(text, retry_after_s=retry_after_s)
 
     def _all_written(self, data: list[bytes]) -> list[sdk.Failure]:
         meters, again = self._meters, 0
@@ -344,10 +371,15 @@ def _request_bytes_max(config: Config) -> int:
     return max(1, config.bulk_size) * MIB
 
 
+def _action_line(item: bytes) -> tuple[str, dict[str, Any]]:
+    ((action, target),) = sdk.decode(item[: item.index(b"\n")]).items()
+    return action, target
+
+
 def _parts(item: bytes) -> tuple[str, dict[str, Any], Any]:
     """Action, target and document of an item; the document of a delete is None."""
-    line, _, rest = item.partition(b"\n")
-    ((action, target),) = sdk.decode(line).items()
+    action, target = _action_line(item)
+    rest = item[item.index(b"\n") + 1 :]
     return action, target, sdk.decode(rest) if rest else None
 
 
