@@ -3,14 +3,17 @@
 import random
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.clock import ManualClock
 from penstock.core.errors import ConfigError
 from penstock.lib.rate_limit import RateLimit
+from penstock.plan import catalog
 from penstock.testing import build_processor, run_processor
 
+NAMES = sorted(catalog.DATA_PREPPER_NAMES["aggregate_action"])
 NOW = "2023-11-14T22:13:20Z"
 """Where the manual clock stands."""
 
@@ -172,6 +175,7 @@ def test_histogram_as_a_plain_event():
         ({"tail_sampler": {"percent": 0, "wait_period": "5s"}}, "Percent value must be greater than 0.0"),
         ({"rate_limiter": {}}, "events_per_second must be greater than 0"),
         ({"no_such": {}}, "no_such"),
+        ({"mask": {}}, "mask is no action of the aggregate processor"),
     ],
 )
 def test_options_that_make_no_sense(action, message):
@@ -246,3 +250,22 @@ def test_permits_taken_in_advance_are_spaced_evenly():
     limit = RateLimit(10, ManualClock())
     assert [round(limit.take(), 6) for _ in range(4)] == [0.0, 0.1, 0.2, 0.3]
     assert not limit.try_take()
+
+
+def examples():
+    for name in NAMES:
+        for example in catalog.find("aggregate_action", name).module.EXAMPLES:
+            yield pytest.param(name, example, id=f"{name}-{example.title}")
+
+
+@pytest.mark.parametrize(("name", "example"), list(examples()))
+def test_the_examples_of_the_reference_can_be_used(name, example):
+    assert run({name: yaml.safe_load(example.config)}, []) == []
+
+
+def test_every_option_of_an_action_is_described():
+    assert set(NAMES) <= set(catalog.names("aggregate_action"))
+    for name in NAMES:
+        found = catalog.find("aggregate_action", name)
+        assert found.module.__doc__
+        assert all(field.description for field in found.config.model_fields.values())

@@ -74,7 +74,10 @@ class Aggregate:
     ) -> None:
         self._config = config
         self._clock = ctx.clock
-        self._action: Action = ctx.build(config.action)
+        action = ctx.build(config.action)
+        if not isinstance(action, Action):  # actions of all processors live side by side
+            raise sdk.ConfigError(f"{config.action.name} is no action of the aggregate processor")
+        self._action = action
         self._identity = compile_identity(config.identification_keys)
         self._names = [key.text for key in config.identification_keys]
         self._tags = [config.aggregated_events_tag] if config.aggregated_events_tag is not None else []
