@@ -80,16 +80,19 @@ def _type(arrow: Any, schema: Any, named: dict[str, Any]) -> Any:
     return found
 
 
-def compile_fit(arrow: Any, kind: Any) -> Callable[[Any], Any]:
-    """A function that makes a value of a type for Arrow; it raises EventError for a value of another type."""
+def compile_fit(arrow: Any, kind: Any, *, closed: bool = False) -> Callable[[Any], Any]:
+    """A function that makes a value of a type for Arrow; it raises EventError for a value of another type.
+
+    With `closed` it refuses objects that have other keys than the type; without, it leaves them out.
+    """
     types = arrow.types
     fit: Callable[[Any], Any]
     if types.is_struct(kind):
-        fit = _struct(arrow, kind)
+        fit = _struct(arrow, kind, closed)
     elif types.is_map(kind):
-        fit = _map(arrow, kind)
+        fit = _map(arrow, kind, closed)
     elif types.is_list(kind):
-        fit = _list(arrow, kind)
+        fit = _list(arrow, kind, closed)
     elif types.is_integer(kind) or types.is_temporal(kind):
         fit = _integer
     elif types.is_floating(kind):
@@ -111,8 +114,8 @@ def _refuse(value: Any, wanted: str) -> EventError:
     return EventError(f"The event does not fit the schema: {str(value)[:64]!r} is no {wanted}", cause="schema")
 
 
-def _member(arrow: Any, field: Any) -> Callable[[Any], Any]:
-    fit, nullable, name = compile_fit(arrow, field.type), field.nullable, field.name
+def _member(arrow: Any, field: Any, closed: bool) -> Callable[[Any], Any]:
+    fit, nullable, name = compile_fit(arrow, field.type, closed=closed), field.nullable, field.name
 
     def member(value: Any) -> Any:
         if value is None:
@@ -124,20 +127,24 @@ def _member(arrow: Any, field: Any) -> Callable[[Any], Any]:
     return member
 
 
-def _struct(arrow: Any, kind: Any) -> Callable[[Any], Any]:
+def _struct(arrow: Any, kind: Any, closed: bool) -> Callable[[Any], Any]:
     fields = [kind.field(place) for place in range(kind.num_fields)]
-    members = [(field.name, _member(arrow, field)) for field in fields]
+    members = [(field.name, _member(arrow, field, closed)) for field in fields]
+    names = frozenset(name for name, _ in members)
 
     def fit(value: Any) -> Any:
         if type(value) is not dict:
             raise _refuse(value, "object")
+        if closed and not names.issuperset(value):
+            unknown = next(name for name in value if name not in names)
+            raise EventError(f"The event has a key ('{unknown}') which is not included in the schema.", cause="schema")
         return {name: member(value.get(name)) for name, member in members}
 
     return fit
 
 
-def _map(arrow: Any, kind: Any) -> Callable[[Any], Any]:
-    member = _member(arrow, kind.item_field)
+def _map(arrow: Any, kind: Any, closed: bool) -> Callable[[Any], Any]:
+    member = _member(arrow, kind.item_field, closed)
 
     def fit(value: Any) -> Any:
         if type(value) is not dict:
@@ -147,8 +154,8 @@ def _map(arrow: Any, kind: Any) -> Callable[[Any], Any]:
     return fit
 
 
-def _list(arrow: Any, kind: Any) -> Callable[[Any], Any]:
-    member = _member(arrow, kind.value_field)
+def _list(arrow: Any, kind: Any, closed: bool) -> Callable[[Any], Any]:
+    member = _member(arrow, kind.value_field, closed)
 
     def fit(value: Any) -> Any:
         if type(value) is not list:

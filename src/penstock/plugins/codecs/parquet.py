@@ -247,13 +247,10 @@ class _ParquetEncoder:
         self._parquet = parquet
         self._document = document
         self._compression = compression
-        self._made: Any = None
-        """The schema made of the first event."""
-        self._makes = schema is None
         self._schema: Any = None
         self._fit: Callable[[Any], Any] = _as_it_is
         if schema is not None:
-            self._use(schema)
+            self._use(schema, closed=False)
         self._sink = io.BytesIO()
         self._writer: Any = None
         self._tables: list[Any] = []
@@ -268,16 +265,8 @@ class _ParquetEncoder:
         documents = [self._document(body, batch.peek(place)) for place, body in enumerate(batch.bodies)]
         head = b""
         if self._schema is None:
-            self._made = avro.schema_of(documents[0])
-            self._use(self._made)
+            self._use(avro.schema_of(documents[0]), closed=True)
             head = self._open()
-        if self._makes:
-            for document in documents:
-                unknown = avro.unknown_key(self._made, document)
-                if unknown is not None:
-                    raise sdk.EventError(
-                        f"The event has a key ('{unknown}') which is not included in the schema.", cause="schema"
-                    )
         table = self._table(documents)
         self._tables.append(table)
         self._rows += table.num_rows
@@ -294,9 +283,9 @@ class _ParquetEncoder:
         self._writer = None
         return self._taken()
 
-    def _use(self, schema: Any) -> None:
+    def _use(self, schema: Any, *, closed: bool) -> None:
         self._schema = avro_to_arrow(self._arrow, schema)
-        self._fit = compile_fit(self._arrow, self._arrow.struct(list(self._schema)))
+        self._fit = compile_fit(self._arrow, self._arrow.struct(list(self._schema)), closed=closed)
 
     def _open(self) -> bytes:
         compression = self._compression.upper()
