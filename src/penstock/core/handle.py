@@ -17,7 +17,7 @@ class Handle:
     `expire` says no at once: later releases are ignored and counted in `late`.
     """
 
-    __slots__ = ("_count", "_ok", "_on_done", "done", "late")
+    __slots__ = ("__weakref__", "_count", "_ok", "_on_done", "done", "late")
 
     def __init__(self, on_done: Callable[[bool], None] | None = None) -> None:
         self._count = 1

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
+from weakref import WeakSet
 
 from penstock.core.batch import Batch
 from penstock.core.clock import Clock
@@ -113,6 +114,7 @@ class Pipeline:
         self._tasks: list[asyncio.Task[None]] = []
         self._source_task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._closing = False
         self._last: asyncio.Future[None] | None = None
         simple = len(parts.branches) == 1 and not parts.branches[0].routes and parts.branches[0].delivery is not None
         self._only = parts.branches[0] if simple else None
@@ -348,6 +350,10 @@ class Pipeline:
         def done() -> None:
             events = onward.select(sorted(written))
             onward.release_all(ok=True)  # how these ended, the sink's own part has said
+            if self._closing:
+                events.release_all(ok=False)
+                ticket.done()
+                return
             task = self._loop.create_task(target.take_over(events, size_bytes))
             self._forwarding.add(task)
             task.add_done_callback(self._forwarding.discard)
@@ -423,9 +429,10 @@ class Pipeline:
 
     async def close(self) -> None:
         """Give everything back; what is still pending ends undelivered."""
-        for task in [*self._tasks, *([self._source_task] if self._source_task else [])]:
+        self._closing = True
+        running = [*self._tasks, *self._forwarding, *([self._source_task] if self._source_task else [])]
+        for task in running:
             task.cancel()
-        running = [*self._tasks, *([self._source_task] if self._source_task else [])]
         await asyncio.gather(*running, return_exceptions=True)
         for branch in self.parts.branches:
             if branch.delivery is not None:
@@ -435,6 +442,7 @@ class Pipeline:
                     await branch.sink.stop()
                 except Exception:
                     log.exception("Pipeline [%s] sink %s failed while it was stopped", self.name, branch.name)
+        self.output.break_promises()
 
     def undelivered(self) -> int:
         """Events that entered and have not ended."""
@@ -449,6 +457,7 @@ class PipelineOutput:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._buffer = pipeline.parts.buffer
+        self._promises: WeakSet[Handle] = WeakSet()
         self.events_max = self._buffer.events_max
         self.bytes_max = self._buffer.bytes_max
 
@@ -456,7 +465,14 @@ class PipelineOutput:
         self._pipeline.source_started = True
 
     def handle(self, on_done: Callable[[bool], None] | None = None) -> Handle:
-        return Handle(on_done)
+        handle = Handle(on_done)
+        self._promises.add(handle)
+        return handle
+
+    def break_promises(self) -> None:
+        """Nothing is delivered any more: the source hears no for whatever was on its way."""
+        for handle in list(self._promises):
+            handle.expire()
 
     def write_now(self, batch: Batch, size_bytes: int) -> bool:
         _promised(batch)
