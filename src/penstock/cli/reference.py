@@ -20,6 +20,7 @@ PAGE_KINDS = (
     "input_codec",
     "output_codec",
     "aggregate_action",
+    "obfuscate_action",
     "http_authentication",
     "dlq",
     "extension",

@@ -1,6 +1,7 @@
 """MaxMind databases (`.mmdb`) from local files, opened when they are first needed and again when a file has changed.
 
-What is read is a private copy, so that a file may be replaced or written over at any time.
+What is read is a private copy, so that a file may be replaced or written over at any time. A file that is cut off is
+noticed when it is opened. The library's C reader trusts the rest: it takes a tenth of the time of its Python reader.
 """
 
 from __future__ import annotations

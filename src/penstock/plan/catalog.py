@@ -120,7 +120,7 @@ def _module(kind: str, name: str) -> ModuleType | None:
         return None
     package = kind_of(kind).package
     file = name.replace("-", "_")
-    if file not in _built_in(package) and name not in _built_in(package):
+    if (file not in _built_in(package) and name not in _built_in(package)) or _is_of_another_kind(kind, name):
         return _from_entry_point(kind, name)
     try:
         return importlib.import_module(f"{_PLUGINS}.{package}.{file}")
@@ -134,6 +134,15 @@ def _module(kind: str, name: str) -> ModuleType | None:
                 plugin=name,
             )
         ) from None
+
+
+def _is_of_another_kind(kind: str, name: str) -> bool:
+    """Whether the module of that name is of a kind that shares its package with this one: actions are."""
+    package = kind_of(kind).package
+    known = DATA_PREPPER_NAMES.get(kind)
+    if known is None or name in known:
+        return False
+    return any(name in names for other, names in DATA_PREPPER_NAMES.items() if kind_of(other).package == package)
 
 
 def _from_entry_point(kind: str, name: str) -> ModuleType | None:

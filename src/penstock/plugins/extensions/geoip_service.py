@@ -91,7 +91,6 @@ class Config(sdk.PluginConfig):
 
 
 def build(config: Config, ctx: sdk.Context) -> maxmind.Databases:
-    maxmind.check()
     options = config.maxmind
     copies = (
         Path(options.database_destination) if options.database_destination else ctx.data_dir and ctx.data_dir / "geoip"

@@ -249,7 +249,7 @@ def _rows_reader(config: Config, row_of: _Row) -> Callable[[sdk.Body], list[sdk.
         text = _text(config.source.get(body), config.source)
         if text is None:
             return None
-        lines = _without_empty_end(_LINE_ENDS.split(text, ROWS_MAX + 1))
+        lines = _without_empty_end(_LINE_ENDS.split(text.lstrip("\r\n"), ROWS_MAX + 1))
         if len(lines) > ROWS_MAX + 1:
             raise sdk.EventError(f"more than {ROWS_MAX} lines of separated values", cause="too_large")
         if len(lines) < 2:

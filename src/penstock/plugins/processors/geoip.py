@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, model_validator
 from penstock import sdk
 from penstock.lib.event_keys import Key
 from penstock.lib.java_values import java_text
-from penstock.lib.maxmind import DatabaseFailure, Databases
+from penstock.lib.maxmind import DatabaseFailure, Databases, check
 
 ADDRESS_CHARACTERS_MAX = 64
 _PRIVATE = [IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8")]
@@ -115,6 +115,7 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
     databases = ctx.extensions.get("geoip_service")
     if databases is None:
         raise sdk.ConfigError("geoip_service configuration is required when using geoip processor.")
+    check()
     return _GeoIp(config, ctx, databases).run
 
 

@@ -18,7 +18,8 @@ from pydantic import model_validator
 
 from penstock import sdk
 from penstock.lib.java_values import java_text
-from penstock.lib.regex import RegexError, Search, TimeLimit, TimeLimitExceeded, compile_java, parse
+from penstock.lib.limited_loop import each_limited
+from penstock.lib.regex import RegexError, Search, compile_java, parse
 
 EVENT_SECONDS_MAX = 1.0
 """CPU time for the patterns on one text."""
@@ -91,40 +92,23 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
     assert config.action is not None, "there is a default"
     action: Action = ctx.build(config.action)
     change = _Change(config, action)
-    when, tags = config.obfuscate_when, config.tags_on_match_failure or ()
+    tags = config.tags_on_match_failure or ()
     fail = ctx.failure(tags)
     timeouts = ctx.metrics.counter("processingTimeouts")
-    limit = TimeLimit(EVENT_SECONDS_MAX)
 
-    def some(batch: sdk.Batch, begin: int) -> int:
-        """Handle events from `begin` on; returns the place of one on which the time has run out, or the end."""
-        index = begin
-        try:
-            for index in range(begin, len(batch)):
-                body = batch.bodies[index]
-                try:
-                    if (when is None or when.test(body, batch.peek(index))) and not change(body) and tags:
-                        batch.tag(index, tags)
-                except sdk.EventError as error:
-                    fail(batch, index, error)
-        except TimeLimitExceeded:
-            return index
-        return len(batch)
+    def hide(batch: sdk.Batch, place: int) -> None:
+        if not change(batch.bodies[place]) and tags:
+            batch.tag(place, tags)
 
-    def obfuscate(batch: sdk.Batch) -> sdk.Batch:
-        place = 0
-        while place < len(batch):
-            begin = place
-            with limit:
-                place = some(batch, begin)
-            if place == begin:  # the time was spent on this event alone; otherwise it is tried again with a new limit
-                timeouts.add()
-                ctx.log.warning("Patterns took too long on an event of pipeline %s: all of it is hidden", ctx.pipeline)
-                change.whole(batch.bodies[place])
-                place += 1
-        return batch
+    def hide_all_or_fail(batch: sdk.Batch, place: int, error: sdk.EventError) -> None:
+        if error.cause == "timeout":
+            timeouts.add()
+            ctx.log.warning("%s on an event of pipeline %s: the whole text is hidden", error, ctx.pipeline)
+            change.whole(batch.bodies[place])
+        else:
+            fail(batch, place, error)
 
-    return obfuscate
+    return each_limited(hide, when=config.obfuscate_when, fail=hide_all_or_fail, seconds=EVENT_SECONDS_MAX)
 
 
 class _Change:
