@@ -557,7 +557,7 @@ def test_S_B39_an_event_is_acknowledged_when_all_sinks_of_all_pipelines_have_it(
     proxy = fault_proxy(logs.url)
     yaml = """\
 front:
-  source: {http: {port: PORT, acknowledgments: true, request_timeout: 3000}}
+  source: {http: {port: PORT, acknowledgments: true, request_timeout: 5000}}
   sink:
     - opensearch: {hosts: ["REAL"], index: PREFIXone, document_id: "${id}"}
     - pipeline: {name: behind}

@@ -152,13 +152,13 @@ def test_a_kill_loses_nothing_that_was_acknowledged(opensearch, fault_proxy, sta
 
 
 def test_requests_on_open_connections_are_refused_politely_while_it_drains(
-    opensearch, fault_proxy, start_engine, prefix
+    opensearch, fault_proxy, start_engine, numbers, prefix
 ):
     proxy = fault_proxy(opensearch.url)
     port = free_port()
     yaml = ONE.replace("PORT", str(port)).replace("URL", proxy.url).replace("NAME", prefix + "events")
     engine = start_engine(yaml).wait_ready()
-    proxy.delay(3, path="/_bulk", times=1)
+    proxy.answer(503, "{}", path="/_bulk")
     with Client(port) as client:
         assert client.post([{"n": 1}])[0] == 200
         engine.signal()
@@ -168,7 +168,10 @@ def test_requests_on_open_connections_are_refused_politely_while_it_drains(
                 assert client.post([{"n": 2}])[0] in (200, 503)
                 time.sleep(0.01)
     assert engine.process.poll() is None, "the first event is still on its way"
+    proxy.heal()
     assert engine.wait() == 0
+    engine.check_log()
+    assert 1 in numbers(prefix + "events")
 
 
 def test_a_stop_before_the_sink_ever_answered_is_quick_and_clean(start_engine, prefix):
