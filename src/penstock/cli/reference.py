@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from textwrap import indent
+from textwrap import dedent, indent
 from typing import Any
 
 from penstock.plan.catalog import find, names
@@ -56,7 +56,7 @@ class Shown:
 
     def yaml(self, plugin: str) -> str:
         """The example as it stands in a pipeline."""
-        body = self.config.strip("\n")
+        body = dedent(self.config).strip()
         if body == "{}":
             return f"{plugin}:"
         return f"{plugin}:\n{indent(body, '  ')}" if body else f"{plugin}:"

@@ -1,6 +1,6 @@
-"""Replaces what is to be hidden by its salted SHA-512 digest in base64: equal texts stay equal, none can be read.
+"""Replaces what is to be hidden by its salted SHA-512 digest in base64, so that equal texts stay equal.
 
-Without a salt one is made at start, so that digests differ between restarts and between units.
+A salt keeps digests from being looked up in tables. Without one a random salt is made at start: digests then differ between restarts and between units.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ An event that cannot be parsed goes on as it was and counts as `csvInvalidEvents
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -33,7 +34,8 @@ _HEADERS_CACHED = 64
 _HEADER_CACHED_CHARACTERS_MAX = 65_536
 _LINE_END = re.compile(r"[\r\n]")
 _LINE_ENDS = re.compile(r"[\r\n]+")
-_COLUMN_NAMES = [f"column{number}" for number in range(1, 1001)]
+_COLUMN_NAMES = [f"column{number}" for number in range(1, 257)]
+_COLUMN_NAME = re.compile("column([1-9][0-9]{0,5})", re.ASCII)
 
 
 def _not_blank(key: Key) -> Key:
@@ -79,8 +81,6 @@ class Config(sdk.PluginConfig):
 
 
 _Row = Callable[[str], list[str]]
-_Write = Callable[[sdk.Body, list[str]], int]
-"""Puts a row into an event. Returns for how many columns; raises `EventError`, and then the event is as it was."""
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
@@ -92,44 +92,40 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
 
 
 def _change(config: Config, row_of: _Row) -> sdk.EventFn:
-    get, header_key = config.source.get, config.column_names_source_key
-    write_named = _Header(config.column_names or [], normalize=config.normalize_keys).write
+    source, get, header_key = config.source, config.source.get, config.column_names_source_key
+    named = _Header(config.column_names or [], normalize=config.normalize_keys)
+    write_named = named.write
     if header_key is None and not config.delete_source:
 
         def change(body: sdk.Body) -> None:
             text = get(body)
             if type(text) is not str:
-                text = _text(text, config.source)
+                text = _text(text, source)
             if text:
                 write_named(body, row_of(text))
 
         return change
 
     header_of = _header_reader(row_of, normalize=config.normalize_keys)
-    source_name = config.source.parts[-1] if len(config.source.parts) == 1 else None
-    deep = any(len(key.parts) > 1 for key in (config.source, header_key) if key is not None)
+    delete_source, delete_header = config.delete_source, config.delete_header
+    deep = any(len(key.parts) > 1 for key in (source, header_key) if key is not None)
 
     def change_and_delete(body: sdk.Body) -> None:
-        text = _text(get(body), config.source)
-        if text is None:
-            return
+        text = get(body)
+        if type(text) is not str:
+            text = _text(text, source)
+            if text is None:
+                return
         names = sdk.MISSING if header_key is None else header_key.get(body)
-        header = None if names is sdk.MISSING else header_of(_text(names, header_key) or "")
+        header = named if names is sdk.MISSING else header_of(_text(names, header_key) or "")
         row = row_of(text) if text else []
         before = sdk.copy_value(body) if deep else body  # what is deep may be in a list, which loses no elements
         try:
-            written = (write_named if header is None else header.write)(body, row)
-            known = config.column_names or [] if header is None else header.names
-            columns = {*known[:written], *(_column(place) for place in range(len(known), written))}
-            if (
-                header is not None
-                and header_key is not None
-                and config.delete_header
-                and header_key.name not in columns
-            ):
+            header.write(body, row)
+            if header is not named and header_key is not None and delete_header and not header.has(header_key, row):
                 header_key.take(body)
-            if config.delete_source and source_name not in columns:
-                config.source.take(body)
+            if delete_source and not header.has(source, row):
+                source.take(body)
         except sdk.EventError:
             if before is not body:
                 body.clear()
@@ -156,35 +152,38 @@ class _Header:
     def __init__(self, names: Sequence[str], *, normalize: bool) -> None:
         self.names = [replace_invalid_characters(name) or "" for name in names] if normalize else list(names)
         self._keys: list[Key | sdk.EventError] = [_key(name) for name in self.names]
-        plain = 0
-        for key in self._keys:
-            if isinstance(key, sdk.EventError) or len(key.parts) != 1 or key.parts[0].isdecimal():
-                break
-            plain += 1
-        self._plain = plain
-        """How many names at the beginning are names at the top of the event."""
-        self._tops = [key.parts[0] for key in self._keys[:plain] if isinstance(key, Key)]
+        self._places = {key.parts: place for place, key in enumerate(self._keys) if isinstance(key, Key)}
+        tops = [key.parts[0] for key in itertools.takewhile(_is_at_top, self._keys) if isinstance(key, Key)]
+        self._tops = [*tops, *_COLUMN_NAMES[len(tops) :]] if len(tops) == len(self.names) else tops
+        """Names at the top of the event, as far as there are no others."""
 
-    def write(self, body: sdk.Body, row: list[str]) -> int:
-        tops, count = self._tops, len(row)
-        if count <= len(tops) or self._plain == len(self.names):
-            body.update(zip(tops, row, strict=False))
-            known = len(tops)
-            if count > known:
-                if count <= len(_COLUMN_NAMES):
-                    body.update(zip(_COLUMN_NAMES[known:], row[known:], strict=False))
-                else:
-                    body.update((_column(place), row[place]) for place in range(known, count))
-            return count
+    def write(self, body: sdk.Body, row: list[str]) -> None:
+        """Put a row into an event. Raises `EventError`, and then the event is as it was."""
+        if len(row) <= len(self._tops):
+            body.update(zip(self._tops, row, strict=False))
+            return
         trial = sdk.copy_value(body)
         for place, value in enumerate(row):
-            key = self._keys[place] if place < len(self._keys) else event_key(_column(place))
+            key = self._keys[place] if place < len(self._keys) else event_key(f"column{place + 1}")
             if isinstance(key, sdk.EventError):
                 raise key
             key.put(trial, value)
         body.clear()
         body.update(trial)
-        return count
+
+    def has(self, key: Key, row: list[str]) -> bool:
+        """Whether one of the columns of a row was written under this key."""
+        place = self._places.get(key.parts)
+        name = key.parts[0]
+        if place is None and name[:6] == "column" and len(key.parts) == 1 and (found := _COLUMN_NAME.fullmatch(name)):
+            place = int(found[1]) - 1
+            if place < len(self.names):
+                return False
+        return place is not None and place < len(row)
+
+
+def _is_at_top(key: Key | sdk.EventError) -> bool:
+    return isinstance(key, Key) and len(key.parts) == 1 and not key.parts[0].isdecimal()
 
 
 def _key(name: str) -> Key | sdk.EventError:
@@ -192,10 +191,6 @@ def _key(name: str) -> Key | sdk.EventError:
         return event_key(name)
     except sdk.EventError as error:
         return error
-
-
-def _column(place: int) -> str:
-    return f"column{place + 1}"
 
 
 def _header_reader(row_of: _Row, *, normalize: bool) -> Callable[[str], _Header]:

@@ -49,25 +49,31 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
     get, put, source = config.source.get, config.target.put, config.source
     with_original = not config.exclude_original
     cached = lru_cache(config.cache_size)(_agent)
+    fail = ctx.failure(config.tags_on_parse_failure or ())
 
-    def parse(body: sdk.Body) -> None:
-        text = get(body)
-        if type(text) is not str:
-            text = _text(text, source)
-        name, version, os_name, os_version, os_full, device = (
-            cached(text) if len(text) <= CACHED_CHARACTERS_MAX else _agent(text[:CHARACTERS_MAX])
-        )
-        result = {
-            "name": name,
-            "version": version,
-            "os": {"name": os_name, "version": os_version, "full": os_full},
-            "device": {"name": device},
-        }
-        if with_original:
-            result["original"] = text
-        put(body, result)
+    def parse(batch: sdk.Batch) -> sdk.Batch:
+        for index, body in enumerate(batch.bodies):
+            try:
+                text = get(body)
+                if type(text) is not str:
+                    text = _text(text, source)
+                name, version, os_name, os_version, os_full, device = (
+                    cached(text) if len(text) <= CACHED_CHARACTERS_MAX else _agent(text[:CHARACTERS_MAX])
+                )
+                result = {
+                    "name": name,
+                    "version": version,
+                    "os": {"name": os_name, "version": os_version, "full": os_full},
+                    "device": {"name": device},
+                }
+                if with_original:
+                    result["original"] = text
+                put(body, result)
+            except sdk.EventError as error:
+                fail(batch, index, error)
+        return batch
 
-    return ctx.each(parse, tags=config.tags_on_parse_failure or ())
+    return parse
 
 
 def _text(value: Any, source: Key) -> str:
