@@ -1,6 +1,7 @@
 """Replaces what is to be hidden by its salted SHA-512 digest in base64, so that equal texts stay equal.
 
-A salt keeps digests from being looked up in tables. Without one a random salt is made at start: digests then differ between restarts and between units.
+A salt keeps digests from being looked up in tables. Without one a random salt is made at start: digests then differ
+between restarts and between units.
 """
 
 from __future__ import annotations
