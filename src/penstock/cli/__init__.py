@@ -17,11 +17,12 @@ COMMANDS = {
     "run": "Run pipelines.",
     "validate": "Check pipelines without starting anything.",
     "plugins": "List the plugins, or show one of them.",
+    "dlq": "Look at dead letters, and send them again.",
     "demo": "DynamoDB to OpenSearch on this machine, live.",
     "docs": "Write a reference page for every plugin.",
     "schema": "Print the JSON Schema of pipeline files for editors.",
 }
-"""Each is a function of the same name in a module of the same name."""
+"""Each is a function, or a group of commands, of the same name in a module of the same name."""
 
 _EPILOG = (
     "Exit codes: 0 all is well; 1 the pipelines are not valid, or nothing could run; 2 wrong usage. "
@@ -50,13 +51,17 @@ def application(arguments: list[str], environ: Mapping[str, str]) -> typer.Typer
     named = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, summary in COMMANDS.items():
         loaded = completes or name == named
-        app.command(name, short_help=summary)(_function(name) if loaded else _only_listed)
+        command = _loaded(name) if loaded else _only_listed
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, short_help=summary)
+        else:
+            app.command(name, short_help=summary)(command)
     return app
 
 
-def _function(name: str) -> Callable[..., None]:
-    function: Callable[..., None] = getattr(importlib.import_module(f"penstock.cli.{name}"), name)
-    return function
+def _loaded(name: str) -> typer.Typer | Callable[..., None]:
+    command: typer.Typer | Callable[..., None] = getattr(importlib.import_module(f"penstock.cli.{name}"), name)
+    return command
 
 
 def _only_listed() -> None:

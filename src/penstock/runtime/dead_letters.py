@@ -10,6 +10,8 @@ from pathlib import Path
 from penstock.core.json_text import encode
 from penstock.sdk import DeadLetter
 
+__all__ = ["DeadLetter", "DeadLetterFile"]
+
 
 class DeadLetterFile:
     """A bounded file with one JSON record per line: `path`, then `path.1` … `path.<files_max - 1>`, oldest last.

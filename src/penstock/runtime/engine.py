@@ -7,7 +7,7 @@ import fcntl
 import logging
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class Settings:
     """Stand-ins for sinks, by pipeline name and position."""
     dead_letters: DeadLetterWriter | None = None
     """Where all dead letters go, whatever the pipelines say."""
+    wrap_sink: Callable[[Any], Any] | None = None
+    """Put around every sink."""
     seed: int | None = None
 
 
@@ -185,6 +187,8 @@ class Engine:
         built: Any = self.settings.sinks.get((plan.name, index))
         if built is None:
             built = sink.plugin.module.build(sink.plugin.config, ctx)
+        if self.settings.wrap_sink is not None:
+            built = self.settings.wrap_sink(built)
         own = self._own_dead_letters(sink, built, ctx)
         around = Surroundings(
             ctx,

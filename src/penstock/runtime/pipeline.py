@@ -16,6 +16,7 @@ from penstock.core.handle import Handle
 from penstock.core.metrics import Counter, Timer
 from penstock.expr import Expression
 from penstock.runtime.deliver import Delivery, SinkState, Surroundings
+from penstock.runtime.forward import Forwarder
 from penstock.sdk import Buffer, Context, Load, Sink, Source
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class Branch:
     """The pipeline that takes the events over, instead of a sink."""
     forward: Pipeline | None = None
     """The pipeline that gets the events which the sink has written."""
+    forwarder: Forwarder | None = None
+    """Its line of events, once there are any."""
     reads_later: bool = False
     """The sink still reads bodies after `submit` has returned."""
 
@@ -114,11 +117,9 @@ class Pipeline:
         self._tasks: list[asyncio.Task[None]] = []
         self._source_task: asyncio.Task[None] | None = None
         self._stopping = False
-        self._closing = False
         self._last: asyncio.Future[None] | None = None
         simple = len(parts.branches) == 1 and not parts.branches[0].routes and parts.branches[0].delivery is not None
         self._only = parts.branches[0] if simple else None
-        self._forwarding: set[asyncio.Task[None]] = set()
         self._holds = any(stage.drain for stage in parts.stages)
         self.output = PipelineOutput(self)
 
@@ -207,19 +208,16 @@ class Pipeline:
             load = await self._read(buffer)
             if load is None:
                 return
-            if load.events == 0:
-                await self._dispatch(await self._process(load.batch), _NO_TICKET, 0)
-                continue
             turn: asyncio.Future[None] | None = None
             if ordered:
                 previous, turn = self._last, self._loop.create_future()
                 self._last = turn
             else:
                 previous = None
-            ticket = _Ticket(buffer, load)
+            ticket = _Ticket(buffer, load) if load.events else _NO_TICKET
             size_each = load.size_bytes / max(1, load.events)
             for chunk in load.batch.chunks(CHUNK_EVENTS_MAX):
-                out = await self._process(chunk)
+                out = await self._process(chunk, previous=previous)
                 if previous is not None:
                     await previous
                 if len(out):
@@ -228,7 +226,8 @@ class Pipeline:
                 if now - breath > 0.002:
                     await asyncio.sleep(0)
                     breath = self._loop.time()
-            ticket.done()
+            if load.events:
+                ticket.done()
             if turn is not None:
                 turn.set_result(None)
 
@@ -241,13 +240,18 @@ class Pipeline:
         except TimeoutError:
             return Load(Batch([]), 0, 0)
 
-    async def _process(self, batch: Batch, first: int = 0) -> Batch:
-        """Run the chain from stage `first`; what a stage throws at is parked and does not go on."""
+    async def _process(self, batch: Batch, first: int = 0, previous: asyncio.Future[None] | None = None) -> Batch:
+        """Run the chain from stage `first`; what a stage throws at is parked and does not go on.
+
+        A stage that holds events gets them in the order they came: it waits for the load before (`previous`).
+        """
         monotonic = self._clock.monotonic
         for stage in self.parts.stages[first:]:
             count = len(batch)
             if count == 0 and not self._holds:
                 break
+            if previous is not None and stage.drain is not None:
+                await previous
             stage.records_in.add(count)
             begin = monotonic()
             try:
@@ -331,35 +335,20 @@ class Pipeline:
     async def _submit(self, branch: Branch, batch: Batch, ticket: _Ticket, size_bytes: int) -> None:
         assert branch.delivery is not None
         ticket.take()
+        if branch.forward is not None and branch.forwarder is None:
+            branch.forwarder = Forwarder(branch.forward)
+        forwarder = branch.forwarder
+        onward = None if forwarder is None else forwarder.add(batch.copy(), size_bytes, ticket.done)
         try:
-            if branch.forward is None:
+            if onward is None:
                 branch.delivery.submit(batch, ticket.done)
             else:
-                self._submit_and_forward(branch.delivery, branch.forward, batch, ticket, size_bytes)
+                branch.delivery.submit(batch, onward.done, onward.written)
         except Exception as error:  # noqa: BLE001 (a bug in one plugin must not lose events or end the process)
+            if forwarder is not None and onward is not None:
+                forwarder.forget(onward)
             await self.park(batch, branch.name, error)
             ticket.done()
-
-    def _submit_and_forward(
-        self, delivery: Delivery, target: Pipeline, batch: Batch, ticket: _Ticket, size_bytes: int
-    ) -> None:
-        """What the sink has written goes on to `target`; its promise is kept when it has arrived there too."""
-        onward = batch.copy()
-        written: list[int] = []
-
-        def done() -> None:
-            events = onward.select(sorted(written))
-            onward.release_all(ok=True)  # how these ended, the sink's own part has said
-            if self._closing:
-                events.release_all(ok=False)
-                ticket.done()
-                return
-            task = self._loop.create_task(target.take_over(events, size_bytes))
-            self._forwarding.add(task)
-            task.add_done_callback(self._forwarding.discard)
-            ticket.done()
-
-        delivery.submit(batch, done, written.extend)
 
     def _choose(self, batch: Batch) -> list[tuple[Branch, list[int] | None]]:
         """Which events go which way; None stands for all of them."""
@@ -415,7 +404,7 @@ class Pipeline:
                     stage.records_out.add(len(held))
                     await self._dispatch(await self._process(held, place + 1), _NO_TICKET, 0)
         await asyncio.gather(*(branch.delivery.drain() for branch in self.parts.branches if branch.delivery))
-        await asyncio.gather(*self._forwarding)
+        await asyncio.gather(*(branch.forwarder.drain() for branch in self.parts.branches if branch.forwarder))
         if self.state != "FAILED":
             self.state = "ENDED"
 
@@ -429,8 +418,7 @@ class Pipeline:
 
     async def close(self) -> None:
         """Give everything back; what is still pending ends undelivered."""
-        self._closing = True
-        running = [*self._tasks, *self._forwarding, *([self._source_task] if self._source_task else [])]
+        running = [*self._tasks, *([self._source_task] if self._source_task else [])]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -442,6 +430,7 @@ class Pipeline:
                     await branch.sink.stop()
                 except Exception:
                     log.exception("Pipeline [%s] sink %s failed while it was stopped", self.name, branch.name)
+        await asyncio.gather(*(branch.forwarder.close() for branch in self.parts.branches if branch.forwarder))
         self.output.break_promises()
 
     def undelivered(self) -> int:

@@ -183,6 +183,8 @@ class Documents:
         for key, recorded in (("routing", "routing"), ("version", "version"), ("version_type", "versionType")):
             if failed_data.get(recorded) is not None:
                 target[key] = failed_data[recorded]
+        if self._script is not None and action == "upsert":
+            target["retry_on_conflict"] = _RETRY_ON_CONFLICT
         line = sdk.encode({wire: target}) + b"\n"
         if wire == "delete":
             return line
