@@ -173,6 +173,79 @@ def test_with_several_workers_batches_leave_in_the_order_they_came() -> None:
     run_virtual(run())
 
 
+def test_a_processor_that_holds_events_gets_them_in_order_whatever_waits_before_it() -> None:
+    async def run() -> None:
+        rig = Rig(5)
+        held: list[Batch] = []
+
+        async def wait(batch: Batch) -> Batch:
+            await asyncio.sleep(rig.chance.random() * 3)
+            return batch
+
+        def hold(batch: Batch) -> Batch:
+            held.append(batch)
+            return held.pop(0) if len(held) > 3 else Batch([])
+
+        def drain() -> Batch:
+            return concat(held)
+
+        sink = MemorySink()
+        stages = [rig.stage("p", "wait", wait), rig.stage("p", "hold", hold, drain), rig.stage("p", "wait", wait)]
+        rig.pipeline("p", [rig.branch("p", sink)], stages, source=ListSource(events(400)), workers=5)
+        await rig.run()
+        assert [body["n"] for body, *_ in sink.events] == list(range(400))
+
+    run_virtual(run())
+
+
+def test_a_pipeline_that_closes_answers_every_promise() -> None:
+    async def run() -> None:
+        rig = Rig()
+
+        async def stuck(batch: Batch) -> Batch:
+            await asyncio.sleep(1e6)
+            return batch
+
+        source = ListSource(events(100))
+        pipeline = rig.pipeline("p", [rig.branch("p", MemorySink())], [rig.stage("p", "stuck", stuck)], source=source)
+        pipeline.start_workers()
+        await pipeline.start_sinks()
+        pipeline.start_source()
+        await pipeline.ended.wait()
+        await pipeline.close()
+        assert sorted(source.outcomes) == [(place, False) for place in range(10)], (
+            "in the chain, or in the buffer still"
+        )
+
+    run_virtual(run())
+
+
+def test_a_sink_that_cannot_encode_loses_nothing_that_is_to_be_forwarded() -> None:
+    class Unable(MemoryBulkSink):
+        def encode(self, batch: Batch) -> Any:
+            if batch.bodies[0]["n"] == 10:
+                raise KeyError("oops")
+            return super().encode(batch)
+
+    async def run() -> None:
+        rig = Rig()
+        behind = MemorySink()
+        target = rig.pipeline("behind", [rig.branch("behind", behind)])
+        branch = rig.branch("front", Unable())
+        branch.forward = target
+        source = ListSource(events(40))
+        front = rig.pipeline("front", [branch], source=source)
+        front.parts.buffer._join_max = 1
+        rig.pipelines.reverse()
+        await rig.run()
+        parked = [letter.failed_data["document"]["n"] for letter in rig.letters.letters]
+        assert parked == list(range(10, 20))
+        assert [body["n"] for body, *_ in behind.events] == [*range(10), *range(20, 40)]
+        assert [ok for _, ok in sorted(source.outcomes)] == [True] * 4
+
+    run_virtual(run())
+
+
 def test_held_events_come_out_by_time_and_at_the_end() -> None:
     async def run() -> None:
         rig = Rig()
