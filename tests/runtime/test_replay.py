@@ -120,10 +120,10 @@ def test_what_is_refused_again_stays_and_makes_no_second_letter(tmp_path: Path) 
 
     async def test(server: FakeOpenSearch) -> None:
         odd = lambda action, target, document: document["n"] % 2  # noqa: E731
-        server.fail_items(odd, 400, "mapper_parsing_exception", "failed to parse field [n]", times=5)
+        server.fail_items(odd, 400, "mapper_parsing_exception", "failed to parse field [n] of type [long]", times=5)
         _, outcome = await replay(server, file)
         assert outcome is not None and outcome.replayed == 5
-        assert outcome.refused == {"failed to parse field [n]": 5}
+        assert outcome.refused == {"mapper_parsing_exception on field n (long)": 5}
         assert file.read_bytes() == before
         found, outcome = await replay(server, file)
         assert found.total == 5 and outcome is not None and outcome.replayed == 5

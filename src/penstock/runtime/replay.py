@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from penstock.core.batch import Batch, concat
 from penstock.core.errors import EventError, Failure, Permanent
 from penstock.core.json_text import encode
-from penstock.lib.dead_letters import Filter, Record, Store, Volume
+from penstock.lib.dead_letters import Filter, Record, Store, Volume, cause_in
 from penstock.plan import PipelinePlan, Plan
 from penstock.runtime.engine import Engine, Settings
 from penstock.sdk import DeadLetter, Items, Limits, Output
@@ -96,7 +96,7 @@ class Outcome:
 
     replayed: int = 0
     refused: Counter[str] = field(default_factory=Counter)
-    """Records that were refused again, by reason."""
+    """Records that were refused again, by cause."""
     exit_code: int = 0
     """Of the engine: 0 when everything ended."""
 
@@ -306,7 +306,7 @@ class _Refusals:
 
     async def write(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:
-            self._reasons[str(letter.failed_data.get("message"))[:300]] += 1
+            self._reasons[cause_in(str(letter.failed_data.get("message")))] += 1
         raise Permanent("refused again: it stays in the dead-letter queue")
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ async with open_store("s3://bucket/dlq-files") as store:
             ...
 """
 
-from penstock.lib.dead_letters.causes import cause_of
+from penstock.lib.dead_letters.causes import cause_in, cause_of
 from penstock.lib.dead_letters.filters import Filter, parse_moment
 from penstock.lib.dead_letters.record import Record, read_records
 from penstock.lib.dead_letters.store import Location, Store, Unreadable, Volume, open_store
@@ -19,6 +19,7 @@ __all__ = [
     "Store",
     "Unreadable",
     "Volume",
+    "cause_in",
     "cause_of",
     "open_store",
     "parse_moment",

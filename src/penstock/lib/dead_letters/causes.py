@@ -42,7 +42,12 @@ _VARYING = (
 
 def cause_of(record: Record) -> str:
     """The cause of a dead letter without what is special to its document."""
-    message = record.message[:4000]
+    return cause_in(record.message) or f"status {record.status}, no message"
+
+
+def cause_in(message: str) -> str:
+    """The cause that a message tells of; empty for an empty one."""
+    message = message[:4000]
     for pattern, words in _KNOWN:
         found = pattern.search(message)
         if found is not None:
@@ -50,7 +55,7 @@ def cause_of(record: Record) -> str:
             if words.startswith("retries") and parts:
                 parts = {"a": _general(parts["a"])}
             return words.format(**parts)[:CAUSE_CHARACTERS_MAX]
-    return _general(message)[:CAUSE_CHARACTERS_MAX] or f"status {record.status}, no message"
+    return _general(message)[:CAUSE_CHARACTERS_MAX]
 
 
 def _general(text: str) -> str:
