@@ -51,7 +51,7 @@ def test_any_pattern_compiles_or_is_a_value_error(pattern):
     [
         ("(a+)+b", "a" * 50),
         ("(a|a)*b", "a" * 50),
-        (r"(.*a){20}", "a" * 19 + "!" * 500),
+        (r"(.*a){12}b", "a" * 60),
         ("a?" * 40 + "a" * 40, "a" * 60 + "b"),
         (".*x.*y.*z.*", "xyx" * 4000),
         (".*foo.*", "foo" * 100_000 + "\n"),

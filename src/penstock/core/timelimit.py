@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 RETRY_S = 0.001
 """Where a timer meets code that must not be interrupted, it comes again after this CPU time."""
-DEPTH_MAX = 4
+DEPTH_MAX = 8
 """Calls below an interruptible function in which it is still found."""
 
 

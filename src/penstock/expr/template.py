@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from penstock.core.batch import Body, Meta
 from penstock.core.clock import Clock
@@ -30,6 +30,10 @@ class Placeholder(NamedTuple):
     name: str
     key: Key | None
     expression: Expression | None
+
+
+_SHORT_END: Final = 2**64
+"""Integers below are written at once; `java_text` refuses those that are too long to be written."""
 
 
 class Template:
@@ -180,9 +184,9 @@ def _one(part: Placeholder, before: str, after: str) -> Render:
         name = part.key.parts[0]
 
         def render_top(body: Body, meta: Meta) -> str:
-            value = body.get(name)
+            value: Any = body.get(name)
             kind = type(value)
-            if kind is str or kind is int:
+            if kind is str or (kind is int and -_SHORT_END < value < _SHORT_END):
                 return f"{before}{value}{after}"
             return render(body, meta)
 
@@ -191,7 +195,7 @@ def _one(part: Placeholder, before: str, after: str) -> Render:
     def render_key(body: Body, meta: Meta) -> str:
         value = get(body)
         kind = type(value)
-        if kind is str or kind is int:
+        if kind is str or (kind is int and -_SHORT_END < value < _SHORT_END):
             return f"{before}{value}{after}"
         return render(body, meta)
 
@@ -208,9 +212,9 @@ def _one_attribute(name: str, before: str, after: str, otherwise: Render) -> Ren
     """`${getMetadata("name")}`: ids, actions and versions of events that come from databases."""
 
     def render(body: Body, meta: Meta) -> str:
-        value = meta.attributes.get(name)
+        value: Any = meta.attributes.get(name)
         kind = type(value)
-        if kind is str or kind is int:
+        if kind is str or (kind is int and -_SHORT_END < value < _SHORT_END):
             return f"{before}{value}{after}"
         return otherwise(body, meta)
 
@@ -218,7 +222,7 @@ def _one_attribute(name: str, before: str, after: str, otherwise: Render) -> Ren
         value = meta.attributes.get(name)
         if type(value) is str:
             return value
-        return str(value) if type(value) is int else otherwise(body, meta)
+        return otherwise(body, meta)
 
     return render if before or after else render_bare
 
@@ -237,7 +241,7 @@ def _many(literals: list[str], placeholders: list[Placeholder]) -> Render:
             if type(value) is str:
                 pieces.append(value)
             else:
-                pieces.append(str(value) if type(value) is int else _found(part, body, meta))
+                pieces.append(_found(part, body, meta))
             pieces.append(literal)
         return "".join(pieces)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
+from penstock.core.errors import ExpressionError
 from penstock.core.json_text import decimal_text
 
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
@@ -203,7 +204,19 @@ _TYPE_NAMES: Final[dict[type, str]] = {
 
 
 def java_text(value: Any) -> str:
-    """The plain text of a value: `{a=1, b=[true, null]}`, `1.0E10`, decimals without an exponent."""
+    """The plain text of a value: `{a=1, b=[true, null]}`, `1.0E10`, decimals without an exponent.
+
+    Raises ExpressionError for integers of thousands of digits and for what is nested deeper than calls may be.
+    """
+    try:
+        return _java_text(value)
+    except ValueError:
+        raise ExpressionError("An integer has too many digits to be written as text", cause="size") from None
+    except RecursionError:
+        raise ExpressionError("A value is nested too deeply to be written as text", cause="size") from None
+
+
+def _java_text(value: Any) -> str:
     kind = type(value)
     if kind is str:
         return str(value)
@@ -214,9 +227,9 @@ def java_text(value: Any) -> str:
     if value is None:
         return "null"
     if kind is dict:
-        return "{" + ", ".join([f"{name}={java_text(item)}" for name, item in value.items()]) + "}"
+        return "{" + ", ".join([f"{name}={_java_text(item)}" for name, item in value.items()]) + "}"
     if kind is list or kind is frozenset:
-        return "[" + ", ".join([java_text(item) for item in value]) + "]"
+        return "[" + ", ".join([_java_text(item) for item in value]) + "]"
     if isinstance(value, float):
         return _float_text(value)
     if kind is Decimal and value.is_finite():

@@ -115,7 +115,11 @@ def compile_identity(keys: Sequence[Key]) -> Callable[[Body], tuple[Hashable, tu
 def _comparable(value: Any) -> Hashable:
     if type(value) is str or type(value) is int or value is None:
         return value
-    return encode(_sorted(value))  # bytes are no value of an event, so they equal nothing but each other
+    try:
+        ordered = _sorted(value)
+    except (RecursionError, TypeError):
+        raise EventError("A value is nested too deeply, or has keys that are no texts", cause="json") from None
+    return encode(ordered)  # bytes are no value of an event, so they equal nothing but each other
 
 
 def _sorted(value: Any) -> Any:
@@ -134,12 +138,12 @@ def read_number(value: Any) -> float:
     if type(value) is not bool and value is not None and not isinstance(value, dict | list):
         try:
             number = float(value)
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, TypeError):
             pass
         else:
             if number == number:
                 return number
-    raise EventError(f"Unable to read a number from {str(value)[:64]!r}", cause="number")
+    raise EventError(f"Unable to read a number from a value of type {type(value).__name__}", cause="number")
 
 
 class Span:

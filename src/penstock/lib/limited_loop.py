@@ -16,13 +16,14 @@ Fail = Callable[[Batch, int, EventError | ExpressionError], None]
 
 
 def each_limited(
-    change: Callable[[Batch, int], None], *, when: Expression | None, fail: Fail, seconds: float = MATCHING_S_MAX
+    change: Callable[[Batch, int], None], *, when: Expression | None, fail: Fail, seconds: float | None = None
 ) -> Callable[[Batch], Batch]:
     """A loop that calls `change` with the places for which `when` holds; those that fail or take too long go to `fail`.
 
     Only functions marked `interruptible` inside of `change` are interrupted. When a batch has met the limit, it is set
-    again for the event at hand: an event fails for its own matches alone.
+    again for the event at hand: an event fails for its own matches alone. `seconds` is `MATCHING_S_MAX` unless given.
     """
+    limit = TimeLimit(MATCHING_S_MAX if seconds is None else seconds)
     test = None if when is None else when.test
 
     def handle(batch: Batch, begin: int) -> int:
@@ -44,10 +45,14 @@ def each_limited(
         place, end = 0, len(batch)
         while place < end:
             begin = place
-            with TimeLimit(seconds):
+            with limit:
                 place = handle(batch, begin)
             if place == begin:
-                fail(batch, place, EventError(f"Matching took longer than {seconds:g} s of CPU time", cause="timeout"))
+                fail(
+                    batch,
+                    place,
+                    EventError(f"Matching took longer than {limit.seconds:g} s of CPU time", cause="timeout"),
+                )
                 place += 1
         return batch
 

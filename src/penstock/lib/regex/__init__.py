@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 
+from penstock.core.timelimit import TimeLimit, TimeLimitExceeded, interruptible
 from penstock.lib.regex.emit import to_python
 from penstock.lib.regex.parse import RegexError, parse
 from penstock.lib.regex.search import Row, Search, can_start_with
-from penstock.core.timelimit import TimeLimit, TimeLimitExceeded, interruptible
 from penstock.lib.regex.tree import Group, Node, certain_groups, groups, nullable
 
 __all__ = [

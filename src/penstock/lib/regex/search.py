@@ -16,10 +16,10 @@ import re
 from collections.abc import Callable
 from functools import cached_property
 
+from penstock.core.timelimit import interruptible
 from penstock.lib.regex.charset import NOTHING, CharSet
 from penstock.lib.regex.emit import Keep, has_odd_line_ends, line_sensitive, starts, to_python
 from penstock.lib.regex.parse import RegexError
-from penstock.core.timelimit import interruptible
 from penstock.lib.regex.tree import (
     At,
     Atomic,

@@ -163,7 +163,7 @@ def _to_integer(value: Any) -> int:
     if kind is int and -_INT_END <= value < _INT_END:
         return int(value)
     if kind is Decimal and value.is_finite():
-        return _wrapped(int(value), _INT_END)
+        return _wrapped(_whole(value), _INT_END)
     raise _unsupported(value)
 
 
@@ -176,7 +176,7 @@ def _to_long(value: Any) -> int:
     if kind is float and value == value:
         return int(min(max(value, -_LONG_END), _LONG_END - 1)) if abs(value) < _LONG_END else _saturated(value)
     if kind is Decimal and value.is_finite():
-        return _wrapped(int(value), _LONG_END)
+        return _wrapped(_whole(value), _LONG_END)
     raise _unsupported(value)
 
 
@@ -227,6 +227,12 @@ def _read_decimal(text: str) -> Decimal:
     except InvalidOperation:
         pass
     raise ValueError(f'"{text[:200]}" is no decimal number')
+
+
+def _whole(value: Decimal) -> int:
+    """The integer part as far as the lower 64 bits tell it: `1E+999999999` need not be written out for that."""
+    exponent = value.as_tuple().exponent
+    return 0 if isinstance(exponent, int) and exponent >= 64 else int(value)
 
 
 def _wrapped(value: int, end: int) -> int:

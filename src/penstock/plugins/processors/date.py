@@ -143,11 +143,20 @@ def _with_origination(config: Config, source: Match, ctx: sdk.Context) -> sdk.Ba
     return run
 
 
+_NUMBER_END = 10**20
+"""No number of more digits stands for a date."""
+
+
+def _is_small(value: Decimal) -> bool:
+    return value.is_finite() and -_NUMBER_END < value < _NUMBER_END
+
+
 def _text_of(value: Any, source: Match) -> str:
     kind = type(value)
-    if kind is int:
+    if kind is int and -_NUMBER_END < value < _NUMBER_END:
         return str(value)
-    if (kind is float or kind is Decimal) and value == value // 1:
+    small = -_NUMBER_END < value < _NUMBER_END if kind is float else kind is Decimal and _is_small(value)
+    if small and value == value // 1:
         return str(int(value))
     if value is sdk.MISSING or value is None:
         raise sdk.EventError(f"There is no {source.key} to read a date from", cause="missing")

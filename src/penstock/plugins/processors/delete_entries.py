@@ -8,7 +8,8 @@ from pydantic import model_validator
 
 from penstock import sdk
 from penstock.lib.event_keys import Key, give_back
-from penstock.lib.regex import RegexError, compile_java
+from penstock.lib.limited_loop import each_limited
+from penstock.lib.regex import RegexError, compile_java, interruptible
 
 NAMES_MAX = 4096
 """Names whose verdict is remembered; a full memory is cleared."""
@@ -96,10 +97,19 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
 
 
 def _step(options: Entry | Config, ctx: sdk.Context) -> sdk.BatchFn:
-    delete = _deletion(options)
-    if options.iterate_on is None:
-        return ctx.each(delete, when=options.delete_when)
-    return ctx.each_event(_for_elements(options, options.iterate_on, delete), when=options.delete_when)
+    delete, when = _deletion(options), options.delete_when
+    of_elements = None if options.iterate_on is None else _for_elements(options, options.iterate_on, delete)
+    if options.with_keys_regex:
+        return each_limited(_by_place(delete, of_elements), when=when, fail=ctx.failure())
+    return ctx.each(delete, when=when) if of_elements is None else ctx.each_event(of_elements, when=when)
+
+
+def _by_place(
+    delete: sdk.EventFn, of_elements: Callable[[sdk.Body, sdk.Meta], None] | None
+) -> Callable[[sdk.Batch, int], None]:
+    if of_elements is None:
+        return lambda batch, index: delete(batch.bodies[index])
+    return lambda batch, index: of_elements(batch.bodies[index], batch.peek(index))
 
 
 def _deletion(options: Entry | Config) -> sdk.EventFn:
@@ -152,10 +162,14 @@ def _by_regex(expressions: Sequence[re.Pattern[str]], exceptions: Sequence[Key])
 
     verdicts: dict[str, bool] = {}
 
+    @interruptible
+    def any_match(name: str) -> bool:
+        return any(match(name) for match in matches)
+
     def is_deleted(name: str) -> bool:
         if len(verdicts) >= NAMES_MAX:
             verdicts.clear()
-        verdict = verdicts[name] = name not in kept and any(match(name) for match in matches)
+        verdict = verdicts[name] = name not in kept and any_match(name)
         return verdict
 
     def delete(body: sdk.Body) -> None:

@@ -7,7 +7,8 @@ from pydantic import model_validator
 
 from penstock import sdk
 from penstock.lib.event_keys import Key, give_back
-from penstock.lib.regex import RegexError, compile_java
+from penstock.lib.limited_loop import each_limited
+from penstock.lib.regex import RegexError, compile_java, interruptible
 
 TransformKey = Literal["none", "lowercase", "uppercase", "capitalize"]
 
@@ -55,7 +56,7 @@ class Config(sdk.PluginConfig):
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
     if config.entries:
-        return ctx.chain(ctx.each(_move(entry), when=entry.rename_when) for entry in config.entries)
+        return ctx.chain(_step(entry, ctx) for entry in config.entries)
     change = {"lowercase": str.lower, "uppercase": str.upper, "capitalize": _capitalized}[config.transform_key]
 
     def transform(body: sdk.Body) -> None:
@@ -66,9 +67,14 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
     return ctx.each(transform)
 
 
+def _step(entry: Entry, ctx: sdk.Context) -> sdk.BatchFn:
+    if entry.from_key_regex is None:
+        return ctx.each(_move(entry), when=entry.rename_when)
+    move = _move_by_regex(entry, entry.from_key_regex)
+    return each_limited(lambda batch, index: move(batch.bodies[index]), when=entry.rename_when, fail=ctx.failure())
+
+
 def _move(entry: Entry) -> sdk.EventFn:
-    if entry.from_key_regex is not None:
-        return _move_by_regex(entry, entry.from_key_regex)
     assert entry.from_key is not None, "the rules see to it"
     if entry.from_key == entry.to_key:
         return lambda body: None
@@ -92,9 +98,13 @@ def _mover(source: Key, target: Key, *, overwrite: bool) -> sdk.EventFn:
 
 
 def _move_by_regex(entry: Entry, expression: str) -> sdk.EventFn:
-    matches = compile_java(expression).fullmatch
+    fullmatch = compile_java(expression).fullmatch
     put, taken, overwrite = entry.to_key.put, entry.to_key.exists, entry.overwrite_if_to_key_exists
     own_name = entry.to_key.parts[0] if len(entry.to_key.parts) == 1 else None
+
+    @interruptible
+    def matches(name: str) -> object:
+        return fullmatch(name)
 
     def move(body: sdk.Body) -> None:
         for name in [name for name in body if name != own_name and matches(name)]:

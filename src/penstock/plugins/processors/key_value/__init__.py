@@ -10,7 +10,8 @@ from pydantic_core import PydanticCustomError
 
 from penstock import sdk
 from penstock.lib.event_keys import compile_spread, replace_invalid_characters_in
-from penstock.lib.regex import RegexError, compile_java
+from penstock.lib.limited_loop import each_limited
+from penstock.lib.regex import RegexError, compile_java, interruptible
 from penstock.plugins.processors.key_value.split import BRACKETS, Pairs, compile_split, delimiter_units
 from penstock.plugins.processors.key_value.tidy import compile_tidy
 
@@ -146,7 +147,16 @@ def _has_bracket(text: str) -> bool:
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
-    return ctx.each(_change(config), when=config.key_value_when, tags=config.tags_on_failure or ())
+    change, when, tags = _change(config), config.key_value_when, config.tags_on_failure or ()
+    expressions = (
+        config.field_delimiter_regex,
+        config.key_value_delimiter_regex,
+        config.delete_key_regex,
+        config.delete_value_regex,
+    )
+    if not any(expressions):
+        return ctx.each(change, when=when, tags=tags)
+    return each_limited(lambda batch, index: change(batch.bodies[index]), when=when, fail=ctx.failure(tags))
 
 
 def _change(config: Config) -> sdk.EventFn:
@@ -178,13 +188,17 @@ def _change(config: Config) -> sdk.EventFn:
     )
     spread = compile_spread(overwrite=overwrite, normalize=normalize)
 
+    @interruptible
+    def read(text: str) -> sdk.Body:
+        return tidy(split(text))
+
     def change(body: sdk.Body) -> None:
         text = get(body)
         if type(text) is not str:
             if text is sdk.MISSING or text is None:
                 return
             raise sdk.EventError(f"{source} is no text", cause="type")
-        members = tidy(split(text))
+        members = read(text)
         if destination is None:
             spread(body, members)
         elif overwrite or not destination.exists(body):
