@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from penstock.core.batch import Batch, Body, Meta
 from penstock.core.clock import Clock
@@ -17,6 +17,9 @@ from penstock.core.metrics import Registry, Scope
 from penstock.expr import Expression
 from penstock.sdk.options import PluginUse
 from penstock.sdk.protocols import BatchFn, EventFn
+
+if TYPE_CHECKING:
+    from penstock.lib.lease import LeaseStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Context:
         sink_options: SinkOptions | None = None,
         buffer_bytes_max: int = 64 * 1024 * 1024,
         extensions: Mapping[str, Any] | None = None,
+        open_leases: Callable[[], LeaseStore] | None = None,
+        lease_prefix: str = "",
     ) -> None:
         self.pipeline = pipeline
         self.plugin = plugin
@@ -65,9 +70,16 @@ class Context:
         """What every sink may be given beside its own options."""
         self.buffer_bytes_max = buffer_bytes_max
         """Bytes a buffer of this pipeline may hold."""
+        self.open_leases = open_leases
+        """Opens the store of leases that the server configuration names; None: a source has its own."""
+        self.lease_prefix = lease_prefix
         self.extensions = extensions or {}
         """What the configured extensions have built, by their names."""
         self.log = logging.getLogger(f"penstock.plugins.{kind}.{plugin}")
+
+    def lease_source(self, kind: str) -> str:
+        """The name of one kind of leases of this pipeline: `[prefix|]pipeline|KIND`."""
+        return "|".join([*filter(None, [self.lease_prefix]), self.pipeline, kind])
 
     def build(self, use: PluginUse) -> Any:
         """Build a plugin named in the options: a codec, an action, an authentication."""
@@ -83,6 +95,8 @@ class Context:
             sink_options=self.sink_options,
             buffer_bytes_max=self.buffer_bytes_max,
             extensions=self.extensions,
+            open_leases=self.open_leases,
+            lease_prefix=self.lease_prefix,
         )
         make = {"input_codec": "build_decoder", "output_codec": "build_encoder"}.get(use.kind, "build")
         return getattr(use.module, make)(use.config, inner)

@@ -1,4 +1,4 @@
-"""DynamoDB and its streams in memory: shards that split, records that age, calls that fail when told to.
+"""DynamoDB, its streams and exports in memory: shards that split, records that age, calls that fail when told to.
 
 `FakeDynamodb` stands in for `penstock.lib.aws.sessions()`: its clients answer in wire form and raise botocore's
 `ClientError` with the service's codes. What needs no fault is better tested against DynamoDB Local.
@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 from penstock.core.clock import Clock
+from penstock.testing.dynamodb_export import ApiError, ExportApi, FakeS3, client_error
 
 RETENTION_S = 24 * 3600
 ITERATOR_LIFE_S = 15 * 60
@@ -80,6 +81,9 @@ class FakeDynamodb:
         self._faults: dict[str, list[tuple[str, int]]] = {}
         self._open_iterators: dict[str, tuple[FakeStream, FakeShard, str, float]] = {}
         self._endpoint = endpoint
+        self.s3 = FakeS3()
+        """Where exports are written to."""
+        self.exports = ExportApi(self.table_arn, lambda: list(self.items.values()), self.s3.put, clock)
         if view_type is not None:
             self.enable_stream(view_type)
 
@@ -161,7 +165,9 @@ class FakeDynamodb:
         pass
 
     async def client(self, service: str, access: object, *, wire: bool = False) -> Any:
-        assert service in ("dynamodb", "dynamodbstreams") and wire, "only what reads streams is built"
+        if service == "s3":
+            return self.s3
+        assert service in ("dynamodb", "dynamodbstreams") and wire, "only what reads tables is built"
         return self
 
     @property
@@ -186,6 +192,28 @@ class FakeDynamodb:
             if stream.enabled:
                 table["StreamSpecification"] = {"StreamEnabled": True, "StreamViewType": stream.view_type}
         return {"Table": table}
+
+    async def describe_continuous_backups(self, TableName: str) -> dict[str, Any]:
+        self._enter("describe_continuous_backups")
+        try:
+            return self.exports.describe_continuous_backups(TableName)
+        except ApiError as error:
+            raise client_error(error, "DescribeContinuousBackups") from None
+
+    async def export_table_to_point_in_time(self, **parameters: Any) -> dict[str, Any]:
+        self._enter("export_table_to_point_in_time")
+        asked = {**parameters, "ExportTime": parameters["ExportTime"].timestamp()}
+        try:
+            return self.exports.export_table_to_point_in_time(**asked)
+        except ApiError as error:
+            raise client_error(error, "ExportTableToPointInTime") from None
+
+    async def describe_export(self, ExportArn: str) -> dict[str, Any]:
+        self._enter("describe_export")
+        try:
+            return self.exports.describe_export(ExportArn)
+        except ApiError as error:
+            raise client_error(error, "DescribeExport") from None
 
     async def describe_stream(
         self,
@@ -341,8 +369,4 @@ def _sequences(shard: FakeShard) -> list[str]:
 
 
 def _error(code: str, operation: str, message: str, status: int = 400) -> Exception:
-    from botocore.exceptions import ClientError
-
-    reply = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    error: Exception = ClientError(reply, operation)
-    return error
+    return client_error(ApiError(code, message, status), operation)

@@ -20,8 +20,8 @@ from penstock import sdk
 from penstock.lib.lease import MemoryStore, Status
 from penstock.plugins.sources import dynamodb
 from penstock.plugins.sources.dynamodb import attributes
+from penstock.plugins.sources.dynamodb.reader import REREADS_MAX, Pace
 from penstock.plugins.sources.dynamodb.records import Recorder, Versions
-from penstock.plugins.sources.dynamodb.shard import REREADS_MAX, Pace
 from penstock.plugins.sources.dynamodb.source import SHARDS_MAX, DynamodbSource
 from penstock.testing.dynamodb import FakeDynamodb
 from penstock.testing.virtual import EPOCH_NS, LoopClock, VirtualLoop, run_virtual
@@ -169,7 +169,10 @@ def message_of(options: dict[str, Any]) -> str:
             config(tables=[{"table_arn": ARN, "stream": {"shard_discovery_interval": "100ms"}}]),
             "shard_discovery_interval must be at least 1 second.",
         ),
-        (config(tables=[{"table_arn": ARN, "export": {"s3_bucket": "b"}, "stream": {}}]), "not supported yet"),
+        (
+            config(tables=[{"table_arn": ARN, "export": {"s3_bucket": "b", "s3_sse_kms_key_id": "key"}}]),
+            "KMS Key ID must be a valid one.",
+        ),
         (config(aws={"region": ""}), "Region cannot be empty string"),
         (config(aws={"sts_role_arn": "short"}), "awsStsRoleArn length should be between 1 and 2048 characters"),
         (config(aws={"sts_external_id": "x"}), "awsStsExternalId length should be between 2 and 1224 characters"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -10,6 +11,7 @@ from penstock import sdk
 
 EXPONENT_MAX = 400
 """Far beyond the 125 of DynamoDB; keeps a hostile `1E999999999` from becoming a billion digits."""
+_FRACTION = re.compile(r"-?[0-9]{1,40}\.[0-9]{0,130}[1-9]")
 
 
 def item(image: dict[str, Any]) -> sdk.Body:
@@ -35,6 +37,8 @@ def key_text(value: dict[str, str]) -> str:
 
 def number(text: str) -> int | Decimal:
     """The number, an int where it is whole. Raises `ValueError`."""
+    if _FRACTION.fullmatch(text):  # the usual form, known to be finite and no integer
+        return Decimal(text)
     try:
         return int(text)
     except ValueError:
@@ -60,11 +64,12 @@ def _decimal(text: str) -> Decimal:
 def _map(image: dict[str, Any]) -> dict[str, Any]:
     body: dict[str, Any] = {}
     for name, tagged in image.items():
-        ((kind, raw),) = tagged.items()
-        if kind == "S":
+        (kind,) = tagged
+        raw = tagged[kind]
+        if kind == "S" or kind == "BOOL" or kind == "B":
             body[name] = raw
         elif kind == "N":
-            body[name] = number(raw)
+            body[name] = int(raw) if raw.isdecimal() and raw.isascii() else number(raw)
         else:
             body[name] = _convert(kind, raw)
     return body
@@ -73,8 +78,8 @@ def _map(image: dict[str, Any]) -> dict[str, Any]:
 def _list(values: list[dict[str, Any]]) -> list[Any]:
     result = []
     for tagged in values:
-        ((kind, raw),) = tagged.items()
-        result.append(_convert(kind, raw))
+        (kind,) = tagged
+        result.append(_convert(kind, tagged[kind]))
     return result
 
 

@@ -1,4 +1,4 @@
-"""What one unit does for all: check the table, follow its streams, and lay out the shards to read.
+"""What one unit does for all: check the table, plan its export, follow its streams, lay out the shards to read.
 
 A shard is laid out when its parent has been read to the end (and delivered), so that the changes of an item keep their
 order. A stream that was switched off and on again has a new ARN: its shards wait for those of the old one.
@@ -7,19 +7,24 @@ order. A stream that was switched off and on again has a new ARN: its shards wai
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from penstock import sdk
 from penstock.lib.lease import Lease, LeaseStore, Status
+from penstock.plugins.sources.dynamodb.api import Shard, ShardGone, TableApi
+from penstock.plugins.sources.dynamodb.checks import CheckFailed, check_table
+from penstock.plugins.sources.dynamodb.export import (
+    COMPLETED,
+    FAILED,
+    ExportOptions,
+    Loaded,
+    existing_export_ms,
+    file_leases,
+)
+from penstock.plugins.sources.dynamodb.export_items import OVERLAP_MS
 from penstock.plugins.sources.dynamodb.records import Versions
-from penstock.plugins.sources.dynamodb.stream_api import Shard, ShardGone, StreamApi
-
-VIEW_TYPES = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")
-_ENABLE = "turn it on under Exports and streams > DynamoDB stream details, view type New image or New and old images"
-
-
-class CheckFailed(sdk.Transient):
-    """The table is not ready to be read. It heals without a restart once the table is."""
+from penstock.plugins.sources.dynamodb.shard import RETENTION_MS
 
 
 class Leader:
@@ -27,25 +32,39 @@ class Leader:
 
     def __init__(
         self,
-        api: StreamApi,
+        api: TableApi,
         store: LeaseStore,
         *,
-        pipeline: str,
+        names: Callable[[str], str],
         table_arn: str,
         start_ms: int,
+        clock: sdk.Clock,
         meters: sdk.Scope,
         log: logging.Logger,
+        stream: bool = True,
+        view_on_remove: str = "NEW_IMAGE",
+        export: ExportOptions | None = None,
+        during_export: bool = False,
     ) -> None:
         self._api = api
         self._store = store
         self._table_arn = table_arn
         self._start_ms = start_ms
+        self._clock = clock
         self._log = log
+        self._stream = stream
+        self._view_on_remove = view_on_remove
+        self._export = export
+        self._during_export = during_export
         self._open_shards = meters.summary("totalOpenShards")
         self._created = meters.counter("partitionsCreated")
         self._listed: dict[str, list[Shard]] = {}
-        self.shards_of = f"{pipeline}|STREAM"
-        self.global_of = f"{pipeline}|GLOBAL"
+        self._begun = False
+        """This leader has planned an export, or found one that is under way."""
+        self.shards_of = names("STREAM")
+        self.export_of = names("EXPORT")
+        self.files_of = names("DATAFILE")
+        self.global_of = names("GLOBAL")
 
     async def state(self) -> dict[str, Any] | None:
         """What all units know of the table: key names, streams in order, time of the first start."""
@@ -58,10 +77,15 @@ class Leader:
         """
         state = await self.state()
         if state is None:  # before any check: a change made while rights are still missing counts as new
-            state = {"startTime": self._start_ms, "streamArns": []}
+            early = OVERLAP_MS if self._export is not None else 0
+            state = {"startTime": self._start_ms - early, "streamArns": []}
             await self._store.put_state(self.global_of, self._table_arn, state)
         state = await self._with_table(state)
+        if self._export is not None and not state.get("exportLoaded"):
+            state = await self._plan_export(state, self._export)
         self._listed = {}
+        if not self._stream:
+            return 0
         created = await self._lay_out(state)
         listed = [shard for shards in self._listed.values() for shard in shards]
         self._open_shards.observe(sum(1 for shard in listed if shard.ending_sequence is None))
@@ -73,39 +97,101 @@ class Leader:
         return await self._lay_out(state) if state and self._listed else 0
 
     async def _with_table(self, state: dict[str, Any]) -> dict[str, Any]:
-        try:
-            table = await self._api.describe_table()
-        except (sdk.Transient, sdk.Permanent) as error:
-            self._log.error(
-                "Unable to call DescribeTableRequest to get information for table %s due to %s", self._table_arn, error
-            )
-            raise CheckFailed(
-                f"Unable to get table information for {self._table_arn}. "
-                "Please make sure the permission is properly set"
-            ) from error
-        stream = table.get("StreamSpecification") or {}
-        if not stream.get("StreamEnabled"):
-            raise CheckFailed(f"Stream is not enabled for table {self._table_arn} ({_ENABLE})")
-        view = stream.get("StreamViewType")
-        if view not in VIEW_TYPES:
-            raise CheckFailed(
-                f"Stream {self._table_arn} is enabled with {view}. Supported types are [{', '.join(VIEW_TYPES)}]"
-            )
+        recovery = self._export is not None and not self._export.exists and "exportTime" not in state
+        checked = await check_table(
+            self._api,
+            self._table_arn,
+            self._log,
+            recovery=recovery,
+            stream=self._stream,
+            view_on_remove="" if state.get("partitionKey") else self._view_on_remove,
+        )
+        if checked.findings:
+            raise CheckFailed("; ".join(str(finding) for finding in checked.findings))
+        table = checked.table
+        assert table is not None, "without findings there is a table"
         keys = {key["KeyType"]: key["AttributeName"] for key in table["KeySchema"]}
-        arns = state["streamArns"]
-        latest = table["LatestStreamArn"]
-        changed = {
-            **state,
-            "partitionKey": keys["HASH"],
-            "sortKey": keys.get("RANGE"),
-            "viewType": view,
-            "streamArns": arns if latest in arns else [*arns, latest],
-        }
+        changed = {**state, "partitionKey": keys["HASH"], "sortKey": keys.get("RANGE")}
+        arns, latest = state["streamArns"], None
+        if self._stream:
+            latest = table["LatestStreamArn"]
+            changed["viewType"] = table["StreamSpecification"]["StreamViewType"]
+            changed["streamArns"] = arns if latest in arns else [*arns, latest]
         if changed != state:
-            if arns and latest not in arns:
+            if arns and latest is not None and latest not in arns:
                 self._log.info("Table %s has a new stream %s", self._table_arn, latest)
             await self._store.put_state(self.global_of, self._table_arn, changed)
         return changed
+
+    async def _plan_export(self, state: dict[str, Any], export: ExportOptions) -> dict[str, Any]:
+        """See that there is one export, and note when it is loaded. Returns the state as it is then."""
+        if "exportTime" not in state:
+            now = self._clock.now_ms() // 1000 * 1000
+            at_ms = await existing_export_ms(self._api, export, self._log) if export.exists else now
+            state = {**state, "exportTime": at_ms}
+            if not await self._store.find(self.shards_of):
+                state["startTime"] = at_ms - OVERLAP_MS
+            if self._stream and state["startTime"] < now - RETENTION_MS:
+                self._log.warning(
+                    "The export of table %s is older than what its stream keeps: changes made between it and %s are "
+                    "missing, unless the items change again",
+                    self._table_arn,
+                    "24 hours ago",
+                )
+            await self._store.put_state(self.global_of, self._table_arn, state)
+        key = f"{self._table_arn}|{state['exportTime']}"
+        lease = await self._store.get(self.export_of, key)
+        if lease is None:
+            progress = {
+                "exportTime": state["exportTime"],
+                "bucket": export.bucket,
+                "prefix": export.prefix,
+                "kmsKeyId": export.kms_key_id,
+            }
+            if await self._store.create(self.export_of, key, progress):
+                self._created.add()
+        elif lease.status is Status.COMPLETED and lease.progress.get("status") == FAILED and not self._begun:
+            await self._store.remove(self.export_of, key)  # a new start, a new try
+            del state["exportTime"]
+            return await self._plan_export(state, export)
+        elif (await self.loaded(lease)) is not None:
+            state = await self._export_is_loaded(state)
+        self._begun = True
+        return state
+
+    async def loaded(self, lease: Lease | None = None) -> Loaded | None:
+        """How far the export is loaded; None while it is not laid out. With its lease: None until it is done."""
+        whole = lease is None
+        if lease is None:
+            state = await self.state()
+            if not state or "exportTime" not in state:
+                return None
+            lease = await self._store.get(self.export_of, f"{self._table_arn}|{state['exportTime']}")
+        if lease is None or lease.status is not Status.COMPLETED or lease.progress.get("status") != COMPLETED:
+            return None
+        arn = lease.progress["exportArn"]
+        known = await self._store.state(self.global_of, arn) or {}
+        files = file_leases(await self._store.find(self.files_of), arn)
+        done = sum(1 for file in files if file.status is Status.COMPLETED)
+        empty = known.get("emptyFiles", 0)
+        found = Loaded(
+            done + empty,
+            len(files) + empty,
+            sum(file.progress.get("loadedRecords", 0) for file in files),
+            known.get("totalRecords", 0),
+        )
+        told = {**known, "loadedFiles": found.files, "loadedRecords": found.items}
+        if told != known:
+            await self._store.put_state(self.global_of, arn, told)
+        return found if whole or found.done else None
+
+    async def _export_is_loaded(self, state: dict[str, Any]) -> dict[str, Any]:
+        state = {**state, "exportLoaded": True}
+        await self._store.put_state(self.global_of, self._table_arn, state)
+        for arn in state["streamArns"]:  # where other units look for it
+            await self._store.put_state(self.global_of, arn, {"exportLoaded": True})
+        self._log.info("All Exports are done, streaming can continue...")
+        return state
 
     async def _lay_out(self, state: dict[str, Any]) -> int:
         created = 0
@@ -136,6 +222,7 @@ class Leader:
         """Add leases for shards without a parent to wait for; puts them into `own` too."""
         listed = {shard.id for shard in shards}
         first = not own
+        waits = self._export is not None and not self._during_export and not state.get("exportLoaded")
         created = 0
         for shard in shards:
             if shard.id in own:
@@ -152,7 +239,7 @@ class Leader:
             progress = {
                 "startTime": state["startTime"],
                 "sequenceNumber": None,
-                "waitForExport": False,
+                "waitForExport": waits,
                 "endingSequenceNumber": shard.ending_sequence,
                 **versions.progress(),
             }

@@ -53,6 +53,8 @@ class Page:
     """Bytes of each event as the stream counts them."""
     skipped: int
     """Records from before the start."""
+    records: list[dict[str, Any]]
+    """What each event was made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Recorder:
         bodies: list[sdk.Body] = []
         metas: list[sdk.Meta | None] = []
         sizes: list[int] = []
+        made: list[dict[str, Any]] = []
         skipped = 0
         for record in records:
             try:
@@ -93,9 +96,25 @@ class Recorder:
             found["dynamodb_timestamp"] = stamp_ms
             found["document_version"] = versions.next(stamp_ms // 1000)
             bodies.append(body)
+            made.append(record)
             metas.append(sdk.Meta("STREAM", received_ms, found, (), stamp_ms))
             sizes.append(change.get("SizeBytes", 0))
-        return Page(sdk.Batch(bodies, metas), sizes, skipped)
+        return Page(sdk.Batch(bodies, metas), sizes, skipped, made)
+
+    def again(self, record: dict[str, Any], version: int, received_ms: int) -> tuple[sdk.Body, sdk.Meta]:
+        """The event of a record that was read before, with its version. Raises `EventError`."""
+        stamp_ms = round(record["dynamodb"]["ApproximateCreationDateTime"] * 1000)
+        body, found = self._event(record, record["dynamodb"])
+        found["dynamodb_timestamp"], found["document_version"] = stamp_ms, version
+        return body, sdk.Meta("STREAM", received_ms, found, (), stamp_ms)
+
+    def counts(self, record: dict[str, Any]) -> int | None:
+        """The stamp of a record in milliseconds, None where it is from before the start or has none."""
+        stamp = record.get("dynamodb", {}).get("ApproximateCreationDateTime")
+        if stamp is None:
+            return None
+        stamp_ms: int = round(stamp * 1000)
+        return None if self._is_old(stamp_ms) else stamp_ms
 
     def _is_old(self, stamp_ms: int) -> bool:
         resolution = self.resolution_ms if stamp_ms % 1000 == 0 else 1

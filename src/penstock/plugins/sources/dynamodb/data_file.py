@@ -1,0 +1,232 @@
+"""Reads one exported file: download, gunzip, lines, events, with a checkpoint by line."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from penstock import sdk
+from penstock.lib.compression import Corrupt, decompressor
+from penstock.lib.lease import Lease, LeaseLost
+from penstock.plugins.sources.dynamodb.api import Missing, read_piece
+from penstock.plugins.sources.dynamodb.export_items import ItemReader
+from penstock.plugins.sources.dynamodb.reader import LeasedReader, Surroundings
+
+LINES_MAX = 500
+"""Lines in one delivery."""
+CHUNK_BYTES_MAX = 1024 * 1024
+LINE_BYTES_MAX = 16 * 1024 * 1024
+"""An item has 400 KB, as text a few times of it; a longer line is left out."""
+READ_BYTES = 256 * 1024
+THREAD_BYTES = 64 * 1024
+"""Less is decompressed in place: the way to a thread costs more."""
+
+
+_TOO_LONG = b"a line that is too long"
+"""Stands for it, and is refused as no item."""
+
+
+class _Bad(Exception):
+    """The file is not what the manifest says, or cannot be read at all."""
+
+
+class FileReader(LeasedReader):
+    """One file under one lease; a file that cannot be read is put aside, and the others go on."""
+
+    kind = "file"
+    place = "line"
+    refused = "Negative acknowledgment received for data file {key}, retrying"
+    overdue = "Acknowledgment timed out for data file {key} at line {label}, retrying"
+
+    def __init__(self, lease: Lease, items: ItemReader, shared: Surroundings) -> None:
+        super().__init__(
+            lease, shared, shared.file_acknowledgment_timeout_s, shared.items_processed, shared.item_errors
+        )
+        self._convert = items.compile()
+        _, self._bucket, self.key = lease.key.split("|", 2)
+        self._loaded: int = self._progress.get("loadedRecords", 0)
+        """Lines that were delivered before."""
+        self._failure = ""
+        self._md5 = hashlib.md5(usedforsecurity=False)
+
+    @property
+    def loaded(self) -> int:
+        """Lines that were delivered by now."""
+        loaded: int = self._progress.get("loadedRecords", 0)
+        return loaded
+
+    async def _read_on(self) -> bool:
+        try:
+            at = await self._load()
+            if at is None:
+                return False
+            self._verify(at)
+        except _Bad as error:
+            self._failure = str(error)
+            return False
+        return True
+
+    async def _load(self) -> int | None:
+        """Deliver all lines behind the checkpoint; returns their number, None when there was a reason to stop."""
+        at = 0
+        async for lines in self._lines():
+            if self._halted.is_set():
+                return None
+            skip = min(max(0, self._loaded - at), len(lines))
+            at += skip
+            for part in _chunks(lines[skip:]):
+                at += len(part)
+                await self._deliver_lines(part, at)
+                await asyncio.sleep(0)  # changes of the stream are not to wait for a whole file
+                await self._wait_for_room()
+                if self._halted.is_set():
+                    return None
+        return None if self._halted.is_set() else at
+
+    async def _deliver_lines(self, lines: list[bytes], at: int) -> None:
+        items = self._convert(lines, self._shared.clock.now_ms())
+        if items.failed:
+            self._shared.item_errors.add(items.failed)
+        await self._deliver(items.batch, items.sizes, str(at), {"loadedRecords": at})
+
+    def _verify(self, lines: int) -> None:
+        told = self._progress.get("md5Checksum")
+        found = base64.b64encode(self._md5.digest()).decode()
+        if told and told != found:
+            raise _Bad(f"its MD5 checksum is {found}, the manifest says {told}")
+        total = self._progress.get("totalRecords", 0)
+        if lines < total:
+            raise _Bad(f"it has {lines} items, the manifest says {total}")
+
+    # reading
+
+    async def _lines(self) -> AsyncIterator[list[bytes]]:
+        rest = b""
+        too_long = False
+        async for piece in self._pieces():
+            lines = (rest + piece).split(b"\n")
+            rest = lines.pop()
+            if too_long and lines:
+                lines[0], too_long = _TOO_LONG, False
+            if len(rest) > LINE_BYTES_MAX:
+                rest, too_long = b"", True
+            lines = [line for line in lines if line]
+            if lines:
+                yield lines
+        if rest or too_long:
+            yield [_TOO_LONG if too_long else rest]
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        """The decompressed content, a megabyte at most at a time."""
+        plain = not self.key.endswith(".gz")
+        stream = decompressor("none" if plain else "gzip", None)
+        try:
+            async for data in self._downloaded():
+                self._md5.update(data)
+                async for piece in _in_thread(stream.feed(data), len(data)):
+                    yield piece
+            if self._halted.is_set():
+                return
+            async for piece in _in_thread(stream.finish(), 0):
+                yield piece
+        except Corrupt as error:
+            raise _Bad(str(error)) from error
+
+    async def _downloaded(self) -> AsyncIterator[bytes]:
+        """The bytes of the object; after an error the download goes on where it ended."""
+        shared = self._shared
+        at, failures, etag, body = 0, 0, "", None
+        try:
+            while not self._halted.is_set():
+                try:
+                    if body is None:
+                        body, now = await shared.api.object(self._bucket, self.key, start=at)
+                        if etag and now != etag:
+                            raise _Bad("it was replaced while it was read")
+                        etag = now
+                    piece = await _collected(body)
+                except Missing as error:
+                    raise _Bad(str(error)) from error
+                except (sdk.Transient, sdk.Permanent) as error:
+                    shared.log.warning("s3://%s/%s cannot be read now: %s", self._bucket, self.key, error)
+                    _close(body)
+                    body = None
+                    await self._back_off(failures)
+                    failures += 1
+                    continue
+                if not piece:
+                    return
+                failures = 0
+                at += len(piece)
+                yield piece
+        finally:
+            _close(body)
+
+    # the lease
+
+    async def _leave(self) -> None:
+        if not self._failure or self._lost or self._stopping.is_set():
+            await super()._leave()
+            return
+        shared = self._shared
+        shared.log.error(
+            "File s3://%s/%s cannot be loaded and is tried again in %.0f s: %s",
+            self._bucket,
+            self.key,
+            shared.pace.file_closed,
+            self._failure,
+        )
+        # What was delivered of a file that is not as the manifest says is delivered again: versions sort it out.
+        progress = {**self._checkpoint(), "loadedRecords": 0}
+        try:
+            async with self._saving:
+                self.lease = await shared.store.save(self.lease, progress, shared.pace.file_closed)
+                self.lease = await shared.store.close(self.lease, shared.pace.file_closed, 2**31)
+        except (LeaseLost, sdk.Transient) as error:
+            shared.log.warning("File %s could not be put aside: %s", self.lease.key, error)
+        self._lost = True
+
+
+async def _collected(body: Any) -> bytes:
+    """The next bytes of a download, a good many at once."""
+    first = await read_piece(body, READ_BYTES)
+    if not first or len(first) >= THREAD_BYTES:
+        return first
+    pieces, size = [first], len(first)
+    while size < THREAD_BYTES:
+        piece = await read_piece(body, READ_BYTES)
+        if not piece:
+            break
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
+
+
+async def _in_thread(pieces: Iterator[bytes], size: int) -> AsyncIterator[bytes]:
+    if size < THREAD_BYTES:
+        for piece in pieces:
+            yield piece
+        return
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        yield piece
+
+
+def _chunks(lines: list[bytes]) -> Iterator[list[bytes]]:
+    start = 0
+    while start < len(lines):
+        end, size = start, 0
+        while (
+            end < len(lines) and end - start < LINES_MAX and (end == start or size + len(lines[end]) <= CHUNK_BYTES_MAX)
+        ):
+            size += len(lines[end])
+            end += 1
+        yield lines[start:end]
+        start = end
+
+
+def _close(body: Any) -> None:
+    if body is not None:
+        body.close()

@@ -1,0 +1,64 @@
+"""Several tables behind one source: each is read by itself, and they stand and fall together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from penstock import sdk
+from penstock.plugins.sources.dynamodb.source import DynamodbSource
+
+
+class Tables:
+    """The tables of one source."""
+
+    def __init__(self, sources: Sequence[DynamodbSource]) -> None:
+        self._sources = sources
+
+    async def run(self, output: sdk.Output) -> None:
+        started: set[DynamodbSource] = set()
+
+        def noted(source: DynamodbSource) -> Callable[[], None]:
+            def note() -> None:
+                started.add(source)
+                if len(started) == len(self._sources):
+                    output.started()
+
+            return note
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for source in self._sources:
+                    group.create_task(source.run(_Shared(output, noted(source))))
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from errors
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(source.stop() for source in self._sources))
+
+
+class _Shared:
+    """The output, which is told once that all tables are read."""
+
+    def __init__(self, output: sdk.Output, started: Callable[[], None]) -> None:
+        self._output = output
+        self.started = started
+        self.acknowledgments = output.acknowledgments
+        self.events_max = output.events_max
+        self.bytes_max = output.bytes_max
+
+    def handle(self, on_done: Callable[[bool], None] | None = None) -> sdk.Handle:
+        return self._output.handle(on_done)
+
+    def write_now(self, batch: sdk.Batch, size_bytes: int) -> bool:
+        return self._output.write_now(batch, size_bytes)
+
+    async def write(self, batch: sdk.Batch, size_bytes: int, timeout_s: float | None = None) -> None:
+        await self._output.write(batch, size_bytes, timeout_s)
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

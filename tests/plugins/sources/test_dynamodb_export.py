@@ -1,0 +1,783 @@
+"""The export part of the dynamodb source: exports, S3 and streams in memory, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gzip
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock import sdk
+from penstock.lib.lease import MemoryStore, Status
+from penstock.plugins.sources import dynamodb
+from penstock.plugins.sources.dynamodb import attributes, ion_items
+from penstock.plugins.sources.dynamodb.data_file import LINES_MAX
+from penstock.plugins.sources.dynamodb.export import CLOSED_MAX, ExportOptions
+from penstock.plugins.sources.dynamodb.export_items import OVERLAP_MS, ItemReader
+from penstock.plugins.sources.dynamodb.reader import Pace
+from penstock.plugins.sources.dynamodb.source import DynamodbSource
+from penstock.testing.dynamodb import FakeDynamodb
+from penstock.testing.dynamodb_export import Change, export_files, ion_line, json_line
+from penstock.testing.virtual import LoopClock, run_virtual
+
+ACCESS = sdk.AwsOptions(region="us-east-1")
+OPTIONS = ExportOptions("exports", "music/")
+MINUTE = 60.0
+
+
+class Index:
+    """A sink with external versions that forgets removals after a minute, as OpenSearch does."""
+
+    acknowledgments = True
+    events_max = 10_000
+    bytes_max = 10**9
+
+    def __init__(self, clock: sdk.Clock) -> None:
+        self._clock = clock
+        self._found: dict[str, tuple[int, dict[str, Any] | None, int]] = {}
+        self.events: list[tuple[dict[str, Any], sdk.Meta]] = []
+        self.answer: Callable[[sdk.Batch], bool | None] = lambda _batch: True
+        self.held: list[sdk.Batch] = []
+        self.ready = asyncio.Event()
+
+    def started(self) -> None:
+        self.ready.set()
+
+    def handle(self, on_done: Callable[[bool], None] | None = None) -> sdk.Handle:
+        return sdk.Handle(on_done)
+
+    def write_now(self, batch: sdk.Batch, size_bytes: int) -> bool:
+        return False
+
+    async def write(self, batch: sdk.Batch, size_bytes: int, timeout_s: float | None = None) -> None:
+        ok = self.answer(batch)
+        if ok is None:
+            self.held.append(batch)
+            return
+        if ok:
+            self.apply(batch)
+        batch.release_all(ok=ok)
+
+    def apply(self, batch: sdk.Batch) -> None:
+        now = self._clock.now_ms()
+        for place, body in enumerate(batch.bodies):
+            meta = batch.peek(place)
+            self.events.append((body, meta))
+            key, version = meta.attributes["primary_key"], meta.attributes["document_version"]
+            known, document, at = self._found.get(key, (-1, None, now))
+            if document is None and now - at > 60_000:
+                known = -1  # the removal is forgotten
+            if version > known:
+                removed = meta.attributes["opensearch_action"] == "delete"
+                self._found[key] = (version, None if removed else body, now)
+
+    def documents(self) -> dict[str, dict[str, Any]]:
+        return {key: body for key, (_, body, _) in self._found.items() if body is not None}
+
+    def exported(self) -> list[Any]:
+        return [body["id"] for body, meta in self.events if meta.event_type == "EXPORT"]
+
+
+class World:
+    """A table, its exports, a pipeline around the source, and virtual time."""
+
+    def __init__(self, items: int = 0, **table: Any) -> None:
+        loop = asyncio.get_running_loop()
+        self.clock = LoopClock(loop)
+        self.db = FakeDynamodb(self.clock, **table)
+        self.db.exports.takes_s = 120
+        self.ctx = sdk.Context("pipe", "dynamodb", kind="source", clock=self.clock, chance=random.Random(0))
+        self.store = MemoryStore(self.clock)
+        self.index = Index(self.clock)
+        self.source: DynamodbSource | None = None
+        self._task: asyncio.Task[None] | None = None
+        for number in range(items):
+            self.db.put(id=number, text=f"old {number}")
+
+    def counter(self, name: str) -> float:
+        return self.ctx.registry.value(f"pipe.dynamodb.{name}")
+
+    async def start(self, **options: Any) -> None:
+        self.source = DynamodbSource(
+            self.ctx,
+            **{
+                "table_arn": self.db.table_arn,
+                "access": ACCESS,
+                "clients": self.db,
+                "store": self.store,
+                "pace": Pace(stop=1.0),
+                "export": OPTIONS,
+                **options,
+            },
+        )
+        self._task = asyncio.create_task(self.source.run(self.index))
+
+    async def stop(self) -> None:
+        assert self.source is not None and self._task is not None
+        await self.source.stop()
+        await self._task
+
+    async def crash(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def until(self, condition: Callable[[], bool], within_s: float = 3600.0) -> None:
+        async with asyncio.timeout(within_s):
+            while not condition():
+                await asyncio.sleep(0.5)
+        await asyncio.sleep(3)
+
+    def table(self) -> dict[str, dict[str, Any]]:
+        return {key[0]: attributes.item(item) for key, item in self.db.items.items()}
+
+    async def loaded(self) -> bool:
+        state = await self.store.state("pipe|GLOBAL", self.db.table_arn)
+        return bool(state and state.get("exportLoaded"))
+
+
+def virtual(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run(**fixtures: Any) -> None:
+        run_virtual(test(**fixtures))  # type: ignore[arg-type]
+
+    return run
+
+
+# lines
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+numbers = st.one_of(
+    st.integers(-(10**37), 10**37).map(str),
+    st.decimals(allow_nan=False, allow_infinity=False, places=5, min_value=-(10**9), max_value=10**9).map(str),
+    st.sampled_from(["3.937E+4", "1E-130", "9.9E+125", "0", "-0.5"]),
+)
+scalars = st.one_of(
+    texts.map(lambda text: {"S": text}),
+    numbers.map(lambda text: {"N": text}),
+    st.booleans().map(lambda value: {"BOOL": value}),
+    st.just({"NULL": True}),
+    st.sampled_from(["", "AAH/", "AA=="]).map(lambda text: {"B": text}),
+    st.lists(texts, min_size=1, max_size=3).map(lambda values: {"SS": values}),
+    st.lists(numbers, min_size=1, max_size=3).map(lambda values: {"NS": values}),
+    st.just({"BS": ["AA==", "/w=="]}),
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda entries: {"L": entries}),
+        st.dictionaries(texts, inner, max_size=3).map(lambda entries: {"M": entries}),
+    ),
+    max_leaves=8,
+)
+
+
+def reader(form: str = "DYNAMODB_JSON", **changes: Any) -> ItemReader:
+    options: dict[str, Any] = {
+        "table_name": "orders",
+        "partition_key": "id",
+        "sort_key": None,
+        "form": form,
+        "incremental": False,
+        "at_ms": 1_700_000_000_000,
+        "view_on_remove": "NEW_IMAGE",
+        "log": logging.getLogger("test"),
+        **changes,
+    }
+    return ItemReader(**options)
+
+
+@given(st.dictionaries(texts, values, max_size=6), st.sampled_from(["103", "3.937E+4", "-1.5"]))
+def test_both_formats_give_what_the_stream_gives(image: dict[str, Any], key: str) -> None:
+    image = {**image, "id": {"N": key}}
+    body = attributes.item(image)
+    for form, line in (("DYNAMODB_JSON", json_line), ("ION", ion_line)):
+        found = reader(form).compile()([line(image).encode()], 7)
+        assert found.failed == 0
+        assert found.batch.bodies == [body]
+        assert found.batch.peek(0).attributes["primary_key"] == attributes.key_text({"N": key})
+
+
+def test_the_example_of_the_service_in_ion() -> None:
+    line = b'$ion_1_0 {Item:{Id:103.,Tags:$dynamodb_SS::["a","b"],Ok:false,Big:3937d1,Half:0.5,B:{{ AAH/ }},' + (
+        rb"'a/b':{x:[],y:{},z:null},N:$dynamodb_NS::[1.,2.5],E:'quo' }}".replace(b"'quo'", rb'"q\"\n\x07\u00fc"')
+    )
+    found = ion_items.read_item(line.decode())["Item"]
+    assert found == {
+        "Id": 103,
+        "Tags": ["a", "b"],
+        "Ok": False,
+        "Big": 39370,
+        "Half": Decimal("0.5"),
+        "B": "AAH/",
+        "a/b": {"x": [], "y": {}, "z": None},
+        "N": [1, Decimal("2.5")],
+        "E": 'q"\n\x07ü',
+    }
+    assert all(type(found[name]) is int for name in ("Id", "Big"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "x", "{Item:{a:1.}", "{Item:{a:1. b:2.}}", "{Item:{1.}}", "{Item:[a:1.]}", "{Item:{a:1.]}", "{a:1.}}", "{a:1.} x",
+     "{a:1.},", "{a:0x}", "{a:nulls}", '{a:"x}', r'{a:"\q"}', "{a:1d9999999999}", "[" * 5000, "{a:" * 5000, '{a:{{"x"}}}'],
+)  # fmt: skip
+def test_what_is_no_ion_of_an_export_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        ion_items.read_item(text)
+
+
+@given(st.text("{}[]:,'\"\\ .d1aN$_/é\n", max_size=40))
+def test_ion_never_fails_in_another_way(text: str) -> None:
+    try:
+        ion_items.read_item("{" + text)
+    except ValueError:
+        return
+
+
+def test_export_events_have_their_metadata() -> None:
+    found = reader(sort_key="at").compile()([b'{"Item":{"id":{"N":"3.937E+4"},"at":{"S":"x"}}}'], 7)
+    meta = found.batch.peek(0)
+    assert meta.attributes == {
+        "table_name": "orders",
+        "partition_key": "39370",
+        "sort_key": "x",
+        "primary_key": "39370|x",
+        "dynamodb_timestamp": 1_700_000_000_000,
+        "document_version": (1_700_000_000_000 - 300_000) * 1000,
+        "dynamodb_event_name": None,
+        "opensearch_action": "index",
+        "ttl_delete": False,
+    }
+    assert (meta.event_type, meta.origination_ms, meta.received_ms) == ("EXPORT", None, 7)
+
+
+def test_a_line_that_is_no_item_is_left_out_alone(caplog: pytest.LogCaptureFixture) -> None:
+    lines = [
+        b'{"Item":{"id":{"N":"1"}}}',
+        b"{",
+        b'{"Item":{"id":{"Q":"2"}}}',
+        b'{"Item":{}}',
+        b"[]",
+        b'{"Item":{"id":{"N":"3"}}}',
+    ]
+    found = reader().compile()(lines, 0)
+    assert [body["id"] for body in found.batch.bodies] == [1, 3]
+    assert found.failed == 4
+    assert sum(text.startswith("Failed to parse and convert data from export due to") for text in caplog.messages) == 4
+
+
+@pytest.mark.parametrize(("form", "line"), [("DYNAMODB_JSON", json_line), ("ION", ion_line)])
+def test_incremental_exports_write_and_remove(form: str, line: Callable[[Any], str]) -> None:
+    keys, new, old = {"id": {"N": "1"}}, {"id": {"N": "1"}, "a": {"S": "x"}}, {"id": {"N": "1"}, "a": {"S": "w"}}
+    lines = [line(Change(keys, 5_000_001, new, old)).encode(), line(Change(keys, 6_000_000, None, old)).encode()]
+    changed, removed = (reader(form, incremental=True).compile()([text], 0).batch for text in lines)
+    assert (changed.bodies, removed.bodies) == ([{"id": 1, "a": "x"}], [{}])
+    assert changed.peek(0).attributes["document_version"] == (5_000_001 - OVERLAP_MS) * 1000
+    assert changed.peek(0).attributes["opensearch_action"] == "index"
+    assert removed.peek(0).attributes["opensearch_action"] == "delete"
+    old_image = reader(form, incremental=True, view_on_remove="OLD_IMAGE").compile()(lines[1:], 0).batch
+    assert old_image.bodies == [{"id": 1, "a": "w"}]
+
+
+# the whole way
+
+
+@pytest.mark.parametrize("form", ["DYNAMODB_JSON", "ION"])
+def test_the_index_ends_as_the_table(form: Any) -> None:
+    async def scenario() -> None:
+        world = World(items=50)
+        await asyncio.sleep(600)  # older than what the stream part would read
+        await world.start(export=ExportOptions("exports", "music/", form=form))
+        await world.index.ready.wait()
+        world.db.put(id=1, text="changed while it was exported")
+        world.db.delete(id=2)
+        await asyncio.sleep(5)
+        assert world.index.events == []
+        await world.until(lambda: len(world.index.events) >= 52)
+        world.db.put(id=60, text="after")
+        await world.until(lambda: len(world.index.events) >= 53)
+        await world.stop()
+        assert world.index.documents() == world.table()
+        assert sorted(world.index.exported()) == list(range(50))
+        kinds = [meta.event_type for _, meta in world.index.events]
+        assert kinds == ["EXPORT"] * 50 + ["STREAM"] * 3, "no change before the export is loaded"
+        for name, value in {
+            "exportJobSuccess": 1,
+            "exportJobFailure": 0,
+            "exportS3ObjectsTotal": 3,
+            "exportS3ObjectsProcessed": 3,
+            "exportRecordsTotal": 50,
+            "exportRecordsProcessed": 50,
+            "exportRecordProcessingErrors": 0,
+        }.items():
+            assert world.counter(name) == value, name
+        (asked,) = world.db.exports.exports
+        assert asked.parameters["ExportFormat"] == form
+        assert (asked.parameters["S3Bucket"], asked.parameters["S3Prefix"]) == ("exports", "music/")
+        assert asked.parameters["S3SseAlgorithm"] == "AES256"
+
+    run_virtual(scenario())
+
+
+@virtual
+async def test_an_export_alone_needs_no_stream(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world = World(view_type=None)
+    world.db.put(id=1)
+    await world.start(stream=False, export=ExportOptions("exports", kms_key_id="arn:aws:kms:us-east-1:1:key/k"))
+    await world.until(lambda: bool(world.index.events))
+    await asyncio.sleep(200)
+    await world.stop()
+    assert world.index.documents() == {"1": {"id": 1}}
+    assert world.db.exports.exports[0].parameters["S3SseAlgorithm"] == "KMS"
+    assert "All Exports are done, streaming can continue..." in caplog.messages
+    assert any("is completed with final status COMPLETED" in text for text in caplog.messages)
+
+
+@virtual
+async def test_start_up_checks_heal_without_a_restart(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(items=3)
+    arn = world.db.table_arn
+    world.db.exports.recovery = False
+    await world.start()
+    await asyncio.sleep(5)
+    assert any(
+        f"Exception occurred in primary scheduling loop: Point-in-time recovery (PITR) needs to be enabled for "
+        f"exporting data from table {arn}" in text
+        for text in caplog.messages
+    )
+    world.db.fail("describe_continuous_backups", "AccessDeniedException")
+    await asyncio.sleep(65)
+    assert any(
+        text.startswith(f"Unable to call describeContinuousBackupsRequest for table {arn}") for text in caplog.messages
+    )
+    assert any(
+        text.endswith(
+            f"Unable to check if point in time recovery is enabled or not for {arn}. "
+            "Please make sure the permission is properly set"
+        )
+        for text in caplog.messages
+    )
+    world.db.exports.recovery = True
+    await world.until(lambda: len(world.index.exported()) == 3)
+    world.db.exports.recovery = False  # it is of no use any more
+    world.db.put(id=8, text="PITRtest")
+    await world.until(lambda: "8" in world.index.documents())
+    await world.stop()
+
+
+@virtual
+async def test_the_checks_can_be_asked_without_starting_anything(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(view_type="KEYS_ONLY")
+    world.db.exports.recovery = False
+    table = {"table_arn": world.db.table_arn, "export": {"s3_bucket": "b"}, "stream": {}}
+    config = dynamodb.Config.model_validate({"tables": [table], "aws": {"region": "us-east-1"}})
+    found = await dynamodb.check_tables(config, world.ctx.log, world.db)
+    assert [finding.message.split(" ")[0] for finding in found] == ["Point-in-time", "Stream"]
+    assert all(finding.hint for finding in found)
+    assert world.db.exports.exports == []
+
+
+@virtual
+async def test_a_restart_does_not_ask_for_a_second_export() -> None:
+    world = World(items=5)
+    await world.start()
+    await world.until(lambda: bool(world.db.exports.exports))
+    for _ in range(3):
+        await world.crash()
+        await world.start()
+        await asyncio.sleep(10)
+    await world.until(lambda: len(world.index.exported()) == 5)
+    await world.stop()
+    assert len(world.db.exports.exports) == 1
+
+
+@virtual
+async def test_an_answer_that_was_lost_does_not_make_a_second_export() -> None:
+    world = World(items=5)
+    ask = world.db.exports.export_table_to_point_in_time
+    lost = iter([True])
+
+    def answer_lost(**parameters: Any) -> dict[str, Any]:
+        reply = ask(**parameters)
+        if next(lost, False):
+            raise ConnectionResetError("the answer was lost")
+        return reply
+
+    world.db.exports.export_table_to_point_in_time = answer_lost  # type: ignore[method-assign]
+    await world.start()
+    await world.until(lambda: len(world.index.exported()) == 5)
+    await world.stop()
+    assert len(world.db.exports.exports) == 1
+
+
+@virtual
+async def test_a_failed_export_is_asked_for_again_after_ten_minutes(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(items=5)
+    world.db.exports.fail_next = [("S3NoSuchBucket", "no bucket"), ("InternalServerError", "sorry")]
+    await world.start()
+    await world.until(lambda: len(world.index.exported()) == 5)
+    await world.stop()
+    first, second, third = world.db.exports.exports
+    assert all(later.at_ms - earlier.at_ms >= 600_000 for earlier, later in ((first, second), (second, third)))
+    assert (world.counter("exportJobFailure"), world.counter("exportJobSuccess")) == (2, 1)
+    failed = [
+        text for text in caplog.messages if text.startswith("The export from DynamoDb to S3 failed, it will be retried")
+    ]
+    assert len(failed) == 2 and "S3NoSuchBucket: no bucket" in failed[0]
+    assert world.index.events[0][1].attributes["document_version"] == (third.at_ms - OVERLAP_MS) * 1000
+
+
+@virtual
+async def test_a_question_that_is_refused_follows_the_same_rule(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(items=1)
+    world.db.fail("export_table_to_point_in_time", "ValidationException", times=CLOSED_MAX + 1)
+    await world.start()
+    await world.until(lambda: any("is given up; a restart begins anew" in text for text in caplog.messages), 100 * 3600)
+    assert world.db.calls["export_table_to_point_in_time"] == CLOSED_MAX + 1
+    assert any(text.startswith("Failed to submit an export job with error: ") for text in caplog.messages)
+    await world.stop()
+    await world.start()
+    await world.until(lambda: world.index.exported() == [0])
+    await world.stop()
+
+
+# loading
+
+
+def big(world: World, items: int) -> None:
+    for number in range(items):
+        world.db.items[str(number),] = {"id": {"N": str(number)}}
+
+
+@virtual
+async def test_a_restart_loads_what_is_left_and_one_chunk_a_file_at_most() -> None:
+    world = World()
+    items = 12 * LINES_MAX
+    big(world, items)
+    delivered = iter(range(5))
+    world.index.answer = lambda _batch: True if next(delivered, None) is not None else None
+    await world.start()
+    await world.until(lambda: len(world.index.held) > 2)
+    await world.crash()
+    first = Counter(world.index.exported())
+    assert 0 < len(first) < items
+    world.index.answer = lambda _batch: True
+    await world.start()
+    await world.until(lambda: len(set(world.index.exported())) == items)
+    await asyncio.sleep(100)
+    await world.stop()
+    again = [number for number, times in Counter(world.index.exported()).items() if times > 1]
+    assert len(again) <= 3 * LINES_MAX
+    assert await world.loaded()
+
+
+@virtual
+async def test_a_checkpoint_never_passes_what_is_on_its_way() -> None:
+    world = World()
+    big(world, 6 * LINES_MAX)
+    world.db.exports.files = 1
+    answers = iter([True, None, True, True])
+    world.index.answer = lambda _batch: next(answers, True)
+    await world.start()
+    await world.until(lambda: bool(world.index.held))
+    await asyncio.sleep(5)
+    (lease,) = await world.store.find("pipe|DATAFILE")
+    assert (lease.progress["loadedRecords"], lease.status) == (LINES_MAX, Status.ASSIGNED)
+    world.index.apply(world.index.held[0])
+    world.index.held[0].release_all(ok=True)
+    await asyncio.sleep(5)
+    (lease,) = await world.store.find("pipe|DATAFILE")
+    assert (lease.progress["loadedRecords"], lease.status) == (6 * LINES_MAX, Status.COMPLETED)
+    await world.stop()
+
+
+@virtual
+async def test_refused_items_are_sent_again(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(items=3)
+    answers = iter([False, True])
+    world.index.answer = lambda _batch: next(answers, True)
+    await world.start()
+    await world.until(lambda: len(set(world.index.exported())) == 3)
+    await world.stop()
+    assert any(
+        text.startswith("Negative acknowledgment received for data file ") and text.endswith(", retrying")
+        for text in caplog.messages
+    )
+
+
+@virtual
+async def test_a_failing_file_does_not_hold_up_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(items=40)
+    world.db.exports.files = 10
+    await world.start()
+    await world.until(lambda: bool(world.db.s3.objects))
+    bad, gone, cut, *_ = world.db.s3.data_keys()
+    await world.stop()
+    await world.crash()
+    world = await restarted(world)
+    kept = dict(world.db.s3.objects)
+    world.db.s3.objects["exports", bad] = gzip.compress(b'{"Item":{"id":{"N":"77"}}}\n')
+    del world.db.s3.objects["exports", gone]
+    world.db.s3.objects["exports", cut] = kept["exports", cut][:-9]
+    world.index.events.clear()
+    await world.start()
+    await asyncio.sleep(30)
+    assert not await world.loaded(), "streaming must wait for all files"
+    assert len(set(world.index.exported()) - {77}) >= 25
+    assert sum("cannot be loaded and is tried again" in text for text in caplog.messages) >= 3
+    world.db.s3.objects.update(kept)
+    await world.until(lambda: set(range(40)) <= set(world.index.exported()))
+    await asyncio.sleep(130)
+    assert await world.loaded()
+    await world.stop()
+
+
+async def restarted(world: World) -> World:
+    """The same table and exports, with nothing loaded."""
+    fresh = World()
+    fresh.db, fresh.clock = world.db, world.clock
+    arn = world.db.exports.exports[0].arn
+    key = f"music/AWSDynamoDB/{arn.rpartition('/')[2]}"
+    start = fresh.start
+
+    async def begin(**options: Any) -> None:
+        await start(**{"export": ExportOptions("exports", existing_prefix=key), **options})
+
+    fresh.start = begin  # type: ignore[method-assign]
+    return fresh
+
+
+@virtual
+async def test_a_download_that_is_cut_goes_on_where_it_ended() -> None:
+    world = World()
+    big(world, 4 * LINES_MAX)
+    world.db.exports.files = 1
+    world.db.s3.read_bytes_max = 1000
+    await world.start()
+    await world.until(lambda: bool(world.db.exports.exports))
+    export = world.db.exports.exports[0]
+    prepared = export_files(
+        export.entries, arn=export.arn, table_arn=world.db.table_arn, bucket="exports", prefix="music/",
+        at_ms=export.at_ms, files=1,
+    )  # fmt: skip
+    (key,) = [key for key in prepared if "/data/" in key]
+    world.db.s3.cuts[key] = [3000, 500]
+    world.db.s3.faults[key] = [("SlowDown", 503), ("AccessDenied", 403)]
+    await world.until(lambda: len(world.index.exported()) == 4 * LINES_MAX)
+    await world.stop()
+    assert Counter(world.index.exported()).most_common(1)[0][1] == 1
+    assert world.counter("exportRecordProcessingErrors") == 0
+
+
+@virtual
+async def test_files_time_out_with_acknowledgments(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(items=3)
+    answers = iter([None, True])
+    world.index.answer = lambda _batch: next(answers, True)
+    await world.start(file_acknowledgment_timeout_s=900.0)
+    await world.until(lambda: len(world.index.exported()) == 3, 3000)
+    await world.stop()
+    assert any(text.startswith("Acknowledgment timed out for data file ") for text in caplog.messages)
+
+
+@virtual
+async def test_an_export_that_exists_is_loaded_by_its_arn() -> None:
+    world = World(items=4)
+    told = world.db.exports.export_table_to_point_in_time(TableArn=world.db.table_arn, S3Bucket="other")
+    arn = told["ExportDescription"]["ExportArn"]
+    world.db.exports.recovery = False
+    await world.start(export=ExportOptions("exports", arn=arn))
+    world.db.delete(id=3)
+    await world.until(lambda: len(world.index.events) >= 5)
+    await world.stop()
+    assert len(world.db.exports.exports) == 1
+    assert world.index.documents() == world.table()
+
+
+@virtual
+async def test_two_units_share_the_files() -> None:
+    world, other = World(), World()
+    big(world, 40)
+    world.db.exports.files = 20
+    other.db, other.store = world.db, world.store
+    await world.start()
+    await other.start()
+    await world.until(lambda: len(set(world.index.exported() + other.index.exported())) == 40)
+    await asyncio.sleep(120)
+    world.db.put(id=99)
+    await world.until(lambda: "99" in {**world.index.documents(), **other.index.documents()})
+    await world.stop()
+    await other.stop()
+    assert len(world.index.exported() + other.index.exported()) == 40
+    assert len(world.db.exports.exports) == 1
+
+
+# export and stream
+
+
+@virtual
+async def test_what_waits_for_a_long_export_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world = World(items=2)
+    world.db.exports.takes_s = 20 * 3600
+    await world.start()
+    await world.index.ready.wait()
+    world.db.put(id=5)
+    await asyncio.sleep(19 * 3600)
+    waits = [(record.levelno, record.message) for record in caplog.records if "waits for the export" in record.message]
+    assert waits[0][0] == logging.INFO and "is kept for 2" in waits[0][1]
+    assert waits[-1][0] == logging.WARNING and "stream.during_export" in waits[-1][1]
+    await world.until(lambda: "5" in world.index.documents(), 10_000)
+    await world.stop()
+    assert world.index.documents() == world.table()
+
+
+@virtual
+async def test_what_waited_too_long_is_reported_as_lost(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.db.items["0",] = {"id": {"N": "0"}}
+    world.db.exports.takes_s = 25 * 3600
+    await world.start()
+    await world.index.ready.wait()
+    for number in (5, 6, 7):
+        world.db.put(id=number)
+    await asyncio.sleep(24 * 3600)
+    world.db.trim(world.db.open_shards()[0], keep=1)
+    await world.until(lambda: "7" in world.index.documents(), 10_000)
+    await world.stop()
+    assert set(world.index.documents()) == {"0", "7"}
+    assert any("are lost" in text for text in caplog.messages)
+    assert world.counter("changeEventsProcessingErrors") == 1
+
+
+@virtual
+async def test_changes_during_an_export_of_more_than_a_day() -> None:
+    world = World(items=10)
+    world.db.exports.takes_s = 30 * 3600
+    await asyncio.sleep(600)
+    await world.start(during_export=True)
+    await world.index.ready.wait()
+    for number in range(10, 20):
+        world.db.put(id=number)
+    world.db.put(id=1, text="new")
+    world.db.delete(id=2)
+    await world.until(lambda: len(world.index.events) == 12, 60)
+    await world.crash()
+    await world.start(during_export=True)
+    await asyncio.sleep(25 * 3600)
+    world.db.trim(world.db.open_shards()[0])
+    world.db.delete(id=3)
+    await world.until(lambda: len(world.index.exported()) == 10, 10 * 3600)
+    assert "2" in world.index.documents(), "the index has forgotten the removal by then"
+    await world.until(lambda: "2" not in world.index.documents(), 300)
+    await world.stop()
+    assert world.index.documents() == world.table()
+    assert await world.store.find("pipe|REMOVAL") == []
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_the_index_ends_as_the_table(seed: int) -> None:
+    async def scenario() -> None:
+        chance = random.Random(seed)
+        world = World()
+        during = chance.random() < 0.5
+        options = {
+            "during_export": during,
+            "export": ExportOptions("exports", form=chance.choice(["ION", "DYNAMODB_JSON"])),
+        }
+        for number in range(30):
+            world.db.items[str(number),] = {"id": {"S": str(number)}}
+        world.db.exports.takes_s = chance.choice([5, 60, 900])
+        world.db.exports.fail_next = [("InternalServerError", "")] * chance.choice([0, 0, 1])
+        refusals = 0
+
+        def answer(_batch: sdk.Batch) -> bool | None:
+            nonlocal refusals
+            mood = chance.random()
+            refusals = refusals + 1 if mood > 0.9 and refusals < 2 else 0
+            if refusals:
+                return False
+            if mood < 0.2:
+                asyncio.get_running_loop().call_later(chance.uniform(0, 4), late)
+                return None
+            return True
+
+        def late() -> None:
+            batch = world.index.held.pop()
+            world.index.apply(batch)
+            batch.release_all(ok=True)
+
+        world.index.answer = answer
+        await world.start(**options)
+        await world.index.ready.wait()
+        for step in range(80):
+            match chance.choices(
+                ["put", "delete", "sleep", "roll", "fault", "crash", "restart"], [40, 15, 20, 2, 5, 3, 2]
+            )[0]:
+                case "put":
+                    world.db.put(id=str(chance.randrange(40)), step=step)
+                case "delete":
+                    world.db.delete(id=str(chance.randrange(40)))
+                case "sleep":
+                    await asyncio.sleep(chance.choice([0.1, 1.0, 10.0, 90.0]))
+                case "roll":
+                    world.db.roll_over()
+                case "fault":
+                    operation = chance.choice(["get_records", "describe_export", "export_table_to_point_in_time"])
+                    world.db.fail(operation, chance.choice(["LimitExceededException", "InternalServerError"]), times=2)
+                case "crash":
+                    await world.crash()
+                    await world.start(**options)
+                case "restart":
+                    await world.stop()
+                    await world.start(**options)
+        world.index.answer = lambda _batch: True
+        world.db.heal()
+        await asyncio.sleep(3 * 3600)
+        await world.stop()
+        assert world.index.documents() == world.table()
+        assert await world.loaded()
+
+    run_virtual(scenario())
+
+
+# several tables
+
+
+def test_several_tables_stand_side_by_side() -> None:
+    async def scenario() -> None:
+        clock = LoopClock(asyncio.get_running_loop())
+        databases = {name: FakeDynamodb(clock, table=name) for name in ("orders", "songs")}
+        store, index = MemoryStore(clock), Index(clock)
+        ctx = sdk.Context("pipe", "dynamodb", kind="source", clock=clock, open_leases=lambda: store)
+        tables = [{"table_arn": db.table_arn, "stream": {}, "export": {"s3_bucket": "b"}} for db in databases.values()]
+        config = dynamodb.Config.model_validate({"tables": tables, "aws": {"region": "us-east-1"}})
+        source = dynamodb.build(config, ctx)
+        for one in source._sources:  # type: ignore[attr-defined]
+            one._clients = databases[one._table_arn.rpartition("/")[2]]
+        for db in databases.values():
+            db.put(id=1)
+        task = asyncio.create_task(source.run(index))
+        await index.ready.wait()
+        await asyncio.sleep(300)
+        for db in databases.values():
+            db.put(id=2)
+        await asyncio.sleep(60)
+        await source.stop()
+        await task
+        seen = Counter((meta.attributes["table_name"], body["id"], meta.event_type) for body, meta in index.events)
+        assert {(name, 1, "EXPORT") for name in databases} | {(name, 2, "STREAM") for name in databases} <= set(seen)
+        assert len(await store.find("pipe|LEADER")) == 2
+
+    run_virtual(scenario())
