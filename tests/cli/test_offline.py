@@ -122,6 +122,7 @@ def test_one_plugin():
     assert "Example: " in done.output
     assert "sink noop" in call("plugins", "drop").output
     missing = call("plugins", "stdotu")
+    assert "did you mean grok?" in call("plugins", "groc").output
     assert missing.exit_code == 1
     assert "Unable to find a plugin named 'stdotu'" in missing.output
 

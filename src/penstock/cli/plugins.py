@@ -59,10 +59,14 @@ def _not_found(kinds: tuple[str, ...], name: str | None) -> None:
 
     if name is not None:
         known = [kind for kind in kinds if name in DATA_PREPPER_NAMES.get(kind, ())]
-        try:
-            find(known[0] if known else kinds[0], name)
-        except ConfigError as error:
-            typer.echo(str(error), err=True)
+        problems = []
+        for kind in known or kinds:
+            try:
+                find(kind, name)
+            except ConfigError as error:
+                problems += error.problems
+        helpful = [problem for problem in problems if problem.suggestion]
+        typer.echo(str((helpful or problems)[0]), err=True)
     raise typer.Exit(EXIT_UNKNOWN)
 
 

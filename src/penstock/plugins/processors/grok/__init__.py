@@ -12,10 +12,9 @@ that takes longer than `timeout_millis` of CPU time is given up; the others go o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr, model_validator
 
 from penstock import sdk
 from penstock.lib.java_values import java_text
@@ -64,48 +63,51 @@ class Config(sdk.PluginConfig):
     `_total_grok_processing_time`."""
     grok_when: sdk.When = sdk.ALWAYS
     """Only events that match this expression are handled."""
+    _compiled: list[tuple[sdk.Key, list[Pattern]]] = PrivateAttr(default_factory=list)
+
+    @model_validator(mode="after")
+    def _compile_patterns(self) -> Self:
+        keys = {text: event_key(text) for text in self.match}
+        if not self.patterns_directories:  # otherwise the patterns may be in files, and checking reads none
+            self._compiled = _compile(self, keys, {})
+        return self
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
-    sources = _source_keys(config)
     if not config.patterns_directories:
-        return _Grok(config, ctx, _compile(config, sources, {})).run
+        return _Grok(config, ctx, config._compiled).run
     later: list[_Grok] = []
 
     def run(batch: sdk.Batch) -> sdk.Batch:
         if not later:  # only now: building reads no files
-            definitions = read_directories(config.patterns_directories, config.patterns_files_glob, ctx.log)
-            later.append(_Grok(config, ctx, _compile(config, sources, definitions)))
+            later.append(_Grok(config, ctx, _with_files(config, ctx)))
         return later[0].run(batch)
 
     return run
 
 
-def _source_keys(config: Config) -> dict[str, sdk.Key]:
+def _with_files(config: Config, ctx: sdk.Context) -> list[tuple[sdk.Key, list[Pattern]]]:
+    definitions = read_directories(config.patterns_directories, config.patterns_files_glob, ctx.log)
     try:
-        return {text: event_key(text) for text in config.match}
+        return _compile(config, {text: event_key(text) for text in config.match}, definitions)
     except ValueError as error:
-        raise sdk.ConfigError(f"match: {error}") from None
+        raise sdk.ConfigError(str(error)) from None
 
 
-def _compile(config: Config, sources: dict[str, sdk.Key], more: dict[str, str]) -> list[tuple[sdk.Key, list[Pattern]]]:
-    """The patterns by source key. Raises `ConfigError` that names every key with a wrong pattern."""
+def _compile(config: Config, keys: dict[str, sdk.Key], more: dict[str, str]) -> list[tuple[sdk.Key, list[Pattern]]]:
+    """The patterns by source key. Raises `ValueError` that names every key with a wrong pattern."""
     definitions = {**clean_definitions(config.pattern_definitions), **more}
     compiled: list[tuple[sdk.Key, list[Pattern]]] = []
     problems = []
     for text, patterns in config.match.items():
         try:
-            compiled.append(
-                (
-                    sources[text],
-                    [compile_pattern(p, definitions, named_only=config.named_captures_only) for p in patterns],
-                )
-            )
+            found = [compile_pattern(p, definitions, named_only=config.named_captures_only) for p in patterns]
         except GrokError as error:
-            (problem,) = sdk.ConfigError(f"Invalid regular expression pattern in match: {text}").problems
-            problems.append(replace(problem, suggestion=str(error)))
+            problems.append(f"Invalid regular expression pattern in match: {text} ({error})")
+        else:
+            compiled.append((keys[text], found))
     if problems:
-        raise sdk.ConfigError(problems)
+        raise ValueError("; ".join(problems))
     return compiled
 
 
