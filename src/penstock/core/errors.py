@@ -120,3 +120,5 @@ class Failure:
     """HTTP-like status of the item, 0 when there is none."""
     details: dict[str, object] = field(default_factory=dict)
     retry_after_s: float | None = None
+    counts: bool = True
+    """Whether trying it again uses up one of its retries; not so for an item that only waits its time."""

@@ -169,6 +169,14 @@ class FakeOpenSearch:
     def bulk_requests(self) -> list[Request]:
         return [request for request in self.requests if request.path.endswith("/_bulk")]
 
+    def answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
+        """Status and JSON document of the answer to a request, for those who bring their own transport."""
+        try:
+            return self._answer(method, path, query, body)
+        except _Refused as refusal:
+            error = {"root_cause": [refusal.error], **refusal.error}
+            return refusal.status, {"error": error, "status": refusal.status}
+
     # HTTP
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -184,11 +192,7 @@ class FakeOpenSearch:
             if path.startswith(fault.prefix) and fault.left:
                 fault.left -= 1
                 return web.json_response(fault.body, status=fault.status, headers=fault.headers)
-        try:
-            status, reply = self._answer(request.method, path, dict(request.query), body)
-        except _Refused as refusal:
-            error = {"root_cause": [refusal.error], **refusal.error}
-            status, reply = refusal.status, {"error": error, "status": refusal.status}
+        status, reply = self.answer(request.method, path, dict(request.query), body)
         if request.method == "HEAD":
             return web.Response(status=status)
         return web.json_response(reply, status=status)
@@ -215,6 +219,8 @@ class FakeOpenSearch:
         }.get(parts[0])
         if special is not None:
             return special(method, parts, json.loads(body or b"{}"))
+        if len(parts) == 2 and parts[1] == "_search":
+            return self._search(parts[0], json.loads(body or b"{}"))
         if len(parts) == 3 and parts[1] == "_doc" and method == "GET":
             return self._document(parts[0], parts[2])
         if len(parts) == 1 and parts[0]:
@@ -327,6 +333,21 @@ class FakeOpenSearch:
     def _stream_template(self, name: str) -> bool:
         return any("data_stream" in template and _matches(template, name) for template in self.index_templates.values())
 
+    def _search(self, name: str, body: Any) -> tuple[int, Any]:
+        """Documents for which all `terms` of the filter hold."""
+        index = self.indexes.get(self.aliases.get(name, name))
+        if index is None:
+            raise _Refused(404, "index_not_found_exception", f"no such index [{name}]")
+        filters = body.get("query", {}).get("bool", {}).get("filter", [])
+        terms = [(field, values) for entry in filters for field, values in entry.get("terms", {}).items()]
+        found = [
+            {"_index": name, "_id": id_, "_source": document.source}
+            for id_, document in index.documents.items()
+            if all(_value_at(document.source, field) in values for field, values in terms)
+        ]
+        total = {"value": len(found), "relation": "eq"}
+        return 200, {"took": 1, "timed_out": False, "hits": {"total": total, "hits": found[: body.get("size", 10)]}}
+
     # bulk
 
     def _bulk(self, body: bytes, query: dict[str, str], default: str | None) -> tuple[int, Any]:
@@ -401,6 +422,12 @@ class FakeOpenSearch:
         if not self.auto_create:
             raise _Refused(404, "index_not_found_exception", f"no such index [{name}]")
         return self._create_stream(name) if self._stream_template(name) else self._create_index(name)
+
+
+def _value_at(source: Any, field: str) -> Any:
+    for part in field.split("."):
+        source = source.get(part) if isinstance(source, dict) else None
+    return source
 
 
 def _operations(body: bytes) -> Iterator[tuple[str, dict[str, Any], Any]]:

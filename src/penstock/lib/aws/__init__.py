@@ -8,6 +8,7 @@ botocore is loaded by the first call, never by importing this package.
 """
 
 from penstock.lib.aws.errors import THROTTLED, code_of, status_of, verdict
+from penstock.lib.aws.objects import ObjectAddress, read_object
 from penstock.lib.aws.sessions import Access, AwsSessions, S3Style, sessions
 from penstock.lib.aws.signing import Signer, signer
 
@@ -15,9 +16,11 @@ __all__ = [
     "THROTTLED",
     "Access",
     "AwsSessions",
+    "ObjectAddress",
     "S3Style",
     "Signer",
     "code_of",
+    "read_object",
     "sessions",
     "signer",
     "status_of",

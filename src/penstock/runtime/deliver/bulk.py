@@ -282,8 +282,8 @@ class BulkDelivery:
             elif not failure.retryable:
                 dead.append((item, failure))
             else:
-                item.attempts += 1
-                if self._exhausted(item.attempts):
+                item.attempts += failure.counts
+                if failure.counts and self._exhausted(item.attempts):
                     dead.append((item, self._out_of_retries(failure.reason)))
                 else:
                     wait = failure.retry_after_s if failure.retry_after_s is not None else -float(item.attempts)

@@ -63,7 +63,7 @@ def problems(options):
         ({"document_root_key": ""}, "documentRootKey cannot be empty string"),
         ({"template_content": "{"}, "template_content is invalid: "),
         ({"template_content": "[]"}, "template_content is invalid: "),
-        ({"template_file": "s3://bucket/key"}, "not supported yet"),
+        ({"template_file": "s3://bucket"}, "s3://bucket is no address of an object: s3://bucket/key"),
         ({"script": {"source": "x"}}, "script can only be used with update or upsert actions."),
         (
             {"script": {"source": "x"}, "action": "upsert", "document_version_type": "external"},
@@ -108,7 +108,11 @@ def problems(options):
             "sts_header_overrides supports a maximum of 5 headers to override",
         ),
         ({"dlq": {"s3": {"bucket": "b"}}}, "bucket length should be at least 3 characters"),
-        ({"query_lookup": {"query_when": "true", "query_term": "a"}}, "not supported yet"),
+        ({"query_lookup": {"query_when": "true"}}, "query_term"),
+        (
+            {"aws": {"serverless_options": {"collection_name": "ab"}}},
+            "collection_name should have minimum length of 3 and maximum length of 32",
+        ),
         ({"pull_indexing": {"engine": {"kafka": {}}}}, "not supported yet"),
         ({"bulk_sise": 5}, "bulk_size"),
     ],

@@ -13,6 +13,8 @@ from penstock.core.clock import ManualClock
 from penstock.core.errors import EventError, Permanent, Transient, Unreachable
 from penstock.core.handle import Handle
 from penstock.core.metrics import Registry
+from penstock.plugins.sinks.opensearch import indexes as indexes_module
+from penstock.plugins.sinks.opensearch import lookup as lookup_module
 from penstock.runtime.deliver import BulkDelivery, Surroundings
 from penstock.sdk import Context, SinkOptions
 from penstock.testing.fakes import MemoryDeadLetters
@@ -778,3 +780,109 @@ def test_what_cannot_be_replayed_says_why():
     ):
         with pytest.raises(EventError, match=reason):
             sink.replay(failed)
+
+
+LOOKUP = {"query_when": "/maybe == true", "query_term": "/key/id", "query_duration": "PT45S"}
+
+
+def looked_up(n, **more):
+    return {"key": {"id": f"k{n}"}, "n": n, **more}
+
+
+def test_documents_that_are_there_already_are_not_written_again():
+    clock, registry = ManualClock(0), Registry()
+
+    async def test(server, start):
+        sink = await start({"index": "logs", "query_lookup": LOOKUP}, clock=clock, registry=registry)
+        assert await write(sink, [looked_up(0), looked_up(1)]) == []
+        bodies = [looked_up(1, maybe=True), looked_up(2, maybe=True), looked_up(3), {"maybe": True, "n": 4}]
+        items = sink.encode(Batch([dict(body) for body in bodies]))
+        (held,) = await sink.send(items.data)
+        assert (held.index, held.retryable, held.retry_after_s, held.counts) == (1, True, 20.0, False)
+        assert sorted(document["n"] for document in server.documents("logs").values()) == [0, 1, 3, 4]
+        clock.advance(20)
+        assert len(await sink.send([items.data[1]])) == 1
+        clock.advance(30)
+        assert await sink.send([items.data[1]]) == []
+        assert sorted(document["n"] for document in server.documents("logs").values()) == [0, 1, 2, 3, 4]
+        counts = ("eventsAddedForQuerying", "eventsDroppedAndReleasedAfterQuery", "eventsReturnedForIndexingAfterQuery")
+        assert [registry.value(f"p.opensearch.{name}") for name in counts] == [3, 1, 1]
+        assert registry.value("p.opensearch.documentsBeingQueried") == 0
+
+    with_server(test)
+
+
+def test_after_an_unheard_answer_documents_are_searched_for():
+    clock = ManualClock(0)
+
+    async def test(server, start):
+        lookup = {**LOOKUP, "query_when": "false", "query_on_bulk_errors": True}
+        sink = await start({"index": "logs", "query_lookup": lookup}, clock=clock)
+        items = sink.encode(Batch([looked_up(0), looked_up(1)]))
+        await write(sink, [looked_up(0)])
+        server.cut()
+        with pytest.raises(Unreachable):
+            await sink.send(items.data)
+        (held,) = await sink.send(items.data)
+        assert held.index == 1 and len(server.documents("logs")) == 1
+        server.fail("/logs/_search", 503)
+        with pytest.raises(Transient, match="the search for duplicates failed"):
+            await sink.send([items.data[1]])
+        clock.advance(60)
+        assert await sink.send([items.data[1]]) == []
+        assert len(server.documents("logs")) == 2
+
+    with_server(test)
+
+
+def test_a_wait_uses_up_no_retries():
+    async def test(server, start):
+        lookup = {**LOOKUP, "query_duration": "100ms"}
+        sink = await start({"index": "logs", "max_retries": 1, "query_lookup": lookup})
+        lookup_module.INTERVAL_S, before = 0.01, lookup_module.INTERVAL_S
+        try:
+            letters = MemoryDeadLetters()
+            ctx = Context("p", "opensearch", kind="sink", chance=random.Random(1))
+            delivery = BulkDelivery(sink, Surroundings(ctx, letters))
+            batch = Batch([looked_up(n, maybe=True) for n in range(5)])
+            handle = Handle()
+            batch.promise(handle)
+            handle.seal()
+            delivery.submit(batch, lambda: None)
+            await delivery.drain()
+            await delivery.close()
+        finally:
+            lookup_module.INTERVAL_S = before
+        assert len(server.documents("logs")) == 5 and not letters.letters
+
+    with_server(test)
+
+
+def test_template_and_policy_may_be_objects_in_s3(monkeypatch):
+    objects = {
+        "s3://bucket/template.json": b'{"version": 2, "settings": {"x": 1}}',
+        "s3://bucket/policy.json": b'{"policy": {"states": []}}',
+    }
+    regions = []
+
+    async def read(address, access):
+        regions.append(access.region)
+        if address not in objects:
+            raise Permanent(f"{address} cannot be read: NoSuchKey")
+        return objects[address]
+
+    monkeypatch.setattr(indexes_module, "read_object", read)
+
+    async def test(server, start):
+        options = {"index": "logs", "template_file": "s3://bucket/template.json"}
+        await start({**options, "ism_policy_file": "s3://bucket/policy.json"})
+        assert server.templates["logs-index-template"]["version"] == 2
+        assert server.policies["logs-policy"]["policy"]["states"] == []
+        assert regions == [None, None]
+        with pytest.raises(Permanent, match="Index template is not valid"):
+            await start({**options, "template_file": "s3://bucket/missing.json"})
+        objects["s3://bucket/template.json"] = b"[]"
+        with pytest.raises(Permanent, match="no JSON object"):
+            await start(options)
+
+    with_server(test, ism=True)

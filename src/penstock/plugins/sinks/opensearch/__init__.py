@@ -19,6 +19,9 @@ What becomes of a document the server refuses:
 A later `index` or `delete` of an id that still waits to be sent takes the place of the waiting operation; both are
 acknowledged when it is written. With external versions only a higher version does.
 
+`query_lookup` is for targets without ids of their own (data streams, time-series collections): documents for which
+`query_when` holds are searched for by `query_term` before they are written, at once and then every 20 s.
+
 Of the entries in `actions` the first that matches is used and `action` where none does; Data Prepper takes the last
 entry when none matches. An unknown action makes a dead letter; Data Prepper loses the event.
 """
@@ -57,6 +60,20 @@ action: '${getMetadata("opensearch_action")}'
 document_version: '${getMetadata("document_version")}'
 document_version_type: external
 aws: {sts_role_arn: "arn:aws:iam::123456789012:role/Example-Role", region: us-east-1}
+""",
+    ),
+    sdk.Example(
+        "A data stream without duplicates when requests are repeated, and dead letters in S3",
+        config="""
+hosts: ["http://localhost:9200"]
+index: logs-app
+action: create
+query_lookup:
+  query_when: '/retried == true'
+  query_term: event_id
+  query_on_bulk_errors: true
+dlq:
+  s3: {bucket: my-dlq-bucket, key_path_prefix: "dlq-files/%{yyyy}/%{MM}"}
 """,
     ),
     sdk.Example(

@@ -185,16 +185,18 @@ class Documents:
                 target[key] = failed_data[recorded]
         if self._script is not None and action == "upsert":
             target["retry_on_conflict"] = _RETRY_ON_CONFLICT
-        line = sdk.encode({wire: target}) + b"\n"
-        if wire == "delete":
-            return line
+        return sdk.encode({wire: target}) + b"\n" + self._replayed_document(action, document)
+
+    def _replayed_document(self, action: str, document: sdk.Body) -> bytes:
+        if action == "delete":
+            return b""
         text = sdk.encode(document)
-        if wire == "update":
+        if action in ("update", "upsert"):
             if self._script is not None:
-                return line + self._script.operation(text, document, sdk.Meta(), upsert=action == "upsert")
+                return self._script.operation(text, document, sdk.Meta(), upsert=action == "upsert")
             upsert = b',"upsert":' + text if action == "upsert" else b""
             text = b'{"doc":' + text + upsert + b"}"
-        return line + text + b"\n"
+        return text + b"\n"
 
     def _options(self, action: str, body: sdk.Body, meta: sdk.Meta, name: str, id_: str | None) -> bytes:
         """What the action line says of routing and version."""

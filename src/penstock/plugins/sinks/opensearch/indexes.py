@@ -5,6 +5,7 @@ Done at the start, for each new dynamic name when it is first used, and again wh
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from penstock import sdk
+from penstock.lib.aws import read_object
 from penstock.lib.index_name import compile_index_name
 from penstock.plugins.sinks.opensearch.client import Cluster, Reply
 from penstock.plugins.sinks.opensearch.index_types import INDEX_TYPES
@@ -54,8 +56,8 @@ class IndexSetup:
     async def start(self) -> None:
         """Prepare the index of a name without event parts; read the files. Raises `Transient` or `Permanent`."""
         if self.managed:
-            self._template = self._read_template()
-            self._policy = self._read_policy()
+            self._template = await self._read_template()
+            self._policy = await self._read_policy()
             self._ism = await self._ism_enabled()
         if not self._index.is_dynamic:
             name = self._index.render({}, sdk.Meta(), self._clock.now_ns())
@@ -190,13 +192,13 @@ class IndexSetup:
             _check(reply)
         return reply.status == 200 and bool(reply.json().get("data_streams"))
 
-    def _read_template(self) -> dict[str, Any] | None:
+    async def _read_template(self) -> dict[str, Any] | None:
         """The template to put, in the form of its kind; None where there is none."""
         config, composable = self._config, self._config.composable_template
         if config.template_content is not None:
             template = parse_template(config.template_content)
         elif config.template_file is not None:
-            template = _read_json(config.template_file, "Index template is not valid.")
+            template = await self._read_json(config.template_file, "Index template is not valid.")
         elif self._type.template is None:
             template = {}
         elif composable:
@@ -212,12 +214,25 @@ class IndexSetup:
                 _settings_of(template, composable)[setting] = value
         return template or None
 
-    def _read_policy(self) -> dict[str, Any] | None:
+    async def _read_policy(self) -> dict[str, Any] | None:
         if self._type.policy is not None:
             return self._type.policy_document()
         if self._config.ism_policy_file is None or self._config.kind != "custom":
             return None
-        return _read_json(self._config.ism_policy_file, "The index-state-management policy is not valid.")
+        return await self._read_json(self._config.ism_policy_file, "The index-state-management policy is not valid.")
+
+    async def _read_json(self, path: str, message: str) -> dict[str, Any]:
+        try:
+            if path.startswith("s3://"):
+                text = await read_object(path, self._config.signing or sdk.AwsOptions())
+            else:
+                text = await asyncio.to_thread(Path(path).read_bytes)
+            document = json.loads(text)
+        except (OSError, ValueError, sdk.Permanent) as error:
+            raise sdk.Permanent(f"{message} {path}: {error}") from error
+        if not isinstance(document, dict):
+            raise sdk.Permanent(f"{message} {path}: it is no JSON object")
+        return document
 
 
 def legal_name(name: str) -> bool:
@@ -229,16 +244,6 @@ def legal_name(name: str) -> bool:
         and _ILLEGAL_IN_NAME.search(name) is None
         and len(name.encode("utf-8", "replace")) <= _NAME_BYTES_MAX
     )
-
-
-def _read_json(path: str, message: str) -> dict[str, Any]:
-    try:
-        document = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise sdk.Permanent(f"{message} {path}: {error}") from error
-    if not isinstance(document, dict):
-        raise sdk.Permanent(f"{message} {path}: it is no JSON object")
-    return document
 
 
 def _settings_of(template: dict[str, Any], composable: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_vali
 from pydantic_core import PydanticCustomError
 
 from penstock import sdk
+from penstock.lib.aws import ObjectAddress
 from penstock.lib.http_client import HttpClient
 from penstock.lib.index_name import compile_index_name
 from penstock.plugins.sinks.opensearch.index_types import INDEX_TYPES
@@ -64,11 +65,32 @@ class Authentication(sdk.PluginConfig):
 
 class ServerlessOptions(sdk.PluginConfig):
     network_policy_name: str | None = None
-    """Network policy to create or extend."""
+    """Network policy to create or extend. Nothing is done unless all three are given."""
     collection_name: str | None = None
     """Collection the policy applies to."""
     vpce_id: str | None = None
     """VPC endpoint to allow."""
+
+    _name = field_validator("network_policy_name")(
+        _length(3, 32, "network_policy_name should have minimum length of 3 and maximum length of 32")
+    )
+    _collection = field_validator("collection_name")(
+        _length(3, 32, "collection_name should have minimum length of 3 and maximum length of 32")
+    )
+    _endpoint = field_validator("vpce_id")(_length(1, None, "vpce_id cannot be empty"))
+
+
+class QueryLookup(sdk.PluginConfig):
+    query_when: sdk.ValueExpression
+    """Documents to search for before they are written."""
+    query_term: sdk.ReadKey
+    """Key whose value tells whether two documents are the same; a keyword or number in the mapping."""
+    query_duration: sdk.Duration = 180.0
+    """How long to search, every 20 s, before a document that was not found is written."""
+    query_on_bulk_errors: bool = False
+    """Search also for the documents of requests that failed in a way which may hide a success."""
+    async_limit: Annotated[int, Field(ge=1)] = 5000
+    """Documents searched for at once."""
 
 
 class Aws(sdk.PluginConfig):
@@ -84,7 +106,7 @@ class Aws(sdk.PluginConfig):
     """The target is an OpenSearch Serverless collection."""
     resource_name: str | None = None
     """Name of the domain or collection, used with `semantic_enrichment`."""
-    serverless_options: Annotated[ServerlessOptions | None, sdk.NotYet()] = None
+    serverless_options: ServerlessOptions | None = None
     """Network policy of a serverless collection to create or extend at the start."""
     semantic_enrichment: Annotated[dict[str, Any] | None, sdk.NotYet()] = None
     """Create the index with semantic fields."""
@@ -164,7 +186,7 @@ class Config(sdk.PluginConfig):
     template_type: Literal["v1", "index-template"] = "v1"
     """`v1` for `_template`, `index-template` for `_index_template` (always used for serverless collections)."""
     template_file: str | None = None
-    """Path of a JSON file with the index template."""
+    """Path or `s3://bucket/key` of a JSON file with the index template. S3 is read with the role under `aws`."""
     template_content: str | None = None
     """The index template as JSON text; wins over `template_file`."""
     number_of_shards: int = 0
@@ -172,8 +194,8 @@ class Config(sdk.PluginConfig):
     number_of_replicas: int = 0
     """Put into the settings of the template where it has none; 0 leaves it to the server."""
     ism_policy_file: str | None = None
-    """Path of a JSON file with an index-state-management policy, for `index_type: custom`. The index becomes a write
-    alias whose first index ends in `-000001`."""
+    """Path or `s3://bucket/key` of a JSON file with an index-state-management policy, for `index_type: custom`. The
+    index becomes a write alias whose first index ends in `-000001`."""
     bulk_size: int = 5
     """Size of a bulk request in MiB. 0: one document each. Negative: no limit but the 100 MiB that servers take."""
     estimate_bulk_size_using_compression: bool = False
@@ -214,8 +236,8 @@ class Config(sdk.PluginConfig):
     dlq: sdk.DeadLetterQueue = None
     """Where documents go that were refused: `s3` with its options. Without it, and without `dlq_file`, they go to the
     pipeline `dlq_pipeline` where there is one, else to a file in the data directory."""
-    query_lookup: Annotated[dict[str, Any] | None, sdk.NotYet()] = None
-    """Look for existing documents before writing."""
+    query_lookup: QueryLookup | None = None
+    """Search for documents that may be there already before writing them; for targets without ids of their own."""
     pull_indexing: Annotated[dict[str, Any] | None, sdk.NotYet()] = None
     """Write to a stream that the cluster pulls from."""
     aws_sigv4: bool = False
@@ -230,7 +252,7 @@ class Config(sdk.PluginConfig):
     """Deprecated, use `aws.sts_header_overrides`."""
     serverless: bool = False
     """Deprecated, use `aws.serverless`."""
-    serverless_options: Annotated[ServerlessOptions | None, sdk.NotYet()] = None
+    serverless_options: ServerlessOptions | None = None
     """Deprecated, use `aws.serverless_options`."""
 
     _region = field_validator("aws_region")(_length(1, None, "Region cannot be empty string"))
@@ -271,9 +293,9 @@ class Config(sdk.PluginConfig):
 
     @field_validator("template_file", "ism_policy_file")
     @classmethod
-    def _local_file(cls, value: str | None) -> str | None:
+    def _file_address(cls, value: str | None) -> str | None:
         if value is not None and value.startswith("s3://"):
-            raise PydanticCustomError("not_yet", "files in Amazon S3 are not supported yet")
+            ObjectAddress.parse(value)
         return value
 
     @field_validator("index_type")
@@ -456,6 +478,7 @@ class Config(sdk.PluginConfig):
             sts_external_id=self.aws_sts_external_id,
             sts_header_overrides=self.aws_sts_header_overrides,
             serverless=self.serverless,
+            serverless_options=self.serverless_options,
         )
 
 

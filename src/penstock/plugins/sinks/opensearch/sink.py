@@ -12,6 +12,8 @@ from penstock import sdk
 from penstock.plugins.sinks.opensearch.client import Cluster
 from penstock.plugins.sinks.opensearch.documents import Documents
 from penstock.plugins.sinks.opensearch.indexes import IndexSetup, SetupRefused, permission_hint
+from penstock.plugins.sinks.opensearch.lookup import Lookup
+from penstock.plugins.sinks.opensearch.network_policy import ensure_network_policy
 from penstock.plugins.sinks.opensearch.notices import Notices
 from penstock.plugins.sinks.opensearch.options import Config
 from penstock.plugins.sinks.opensearch.reply import (
@@ -44,6 +46,7 @@ class OpenSearchSink:
 
     def __init__(self, config: Config, ctx: sdk.Context) -> None:
         self._config = config
+        self._ctx = ctx
         self._log = ctx.log
         self._clock = ctx.clock
         self._now = ctx.clock.monotonic
@@ -52,6 +55,8 @@ class OpenSearchSink:
         self._documents = Documents(config, ctx, self.targets, self._notices)
         self._cluster = Cluster(config, ctx)
         self._indexes = IndexSetup(config, self._cluster, self.targets, ctx)
+        lookup = config.query_lookup
+        self._lookup = None if lookup is None else Lookup(lookup, self._cluster, ctx, _parts)
         self._meters = Meters(ctx.metrics)
         self._external = config.document_version_type in _EXTERNAL
         self._preparing = asyncio.Lock()
@@ -78,6 +83,9 @@ class OpenSearchSink:
         self._log.info("Initializing OpenSearch sink")
         try:
             await self._cluster.start()
+            signing = self._config.signing
+            if signing is not None and signing.serverless and signing.serverless_options is not None:
+                await ensure_network_policy(signing, signing.serverless_options, self._ctx)
             await self._indexes.start()
         except sdk.Permanent as error:
             await self._cluster.close()
@@ -101,9 +109,21 @@ class OpenSearchSink:
         await self._cluster.close()
 
     def encode(self, batch: sdk.Batch) -> sdk.Items:
-        return self._documents.encode(batch)
+        items = self._documents.encode(batch)
+        if self._lookup is not None:
+            self._lookup.watch(batch, items)
+        return items
 
     async def send(self, data: list[bytes]) -> Sequence[sdk.Failure]:
+        if self._lookup is None or self._lookup.idle:
+            return await self._send(data)
+        wanted, places, held = await self._lookup.sort_out(data)
+        if not wanted:
+            return held
+        failures = await self._send(wanted)
+        return [dataclasses.replace(failure, index=places[failure.index]) for failure in failures] + held
+
+    async def _send(self, data: list[bytes]) -> Sequence[sdk.Failure]:
         targets = self.targets
         unready = await self._prepare() if targets.waiting else {}
         if not (unready or targets.refused or targets.late_streams):
@@ -210,8 +230,10 @@ class OpenSearchSink:
         """Send one request. None: every item was written."""
         begin = self._now()
         meters = self._meters
+        reply_status = 0
         try:
             reply = await self._cluster.bulk(data, require_alias=self._indexes.require_alias)
+            reply_status = reply.status
             meters.request_size.observe(reply.plain_bytes)
             if reply.status >= 300:
                 self._raise_for(reply.status, reply.body, reply.retry_after_s, len(data))
@@ -228,6 +250,8 @@ class OpenSearchSink:
                     self._sent_before.discard(id(data[0]))
             else:
                 self._sent_before.update(map(id, data))
+                if self._lookup is not None and (isinstance(error, sdk.Unreachable) or reply_status >= 500):
+                    self._lookup.answer_is_unknown(data)
             raise
         finally:
             meters.request_latency.observe(self._now() - begin)
