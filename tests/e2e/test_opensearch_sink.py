@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from penstock.core.batch import Batch, Meta
-from penstock.core.errors import Permanent
+from penstock.core.errors import Permanent, Transient
+from penstock.core.handle import Handle
 from penstock.core.metrics import Registry
+from penstock.runtime.deliver import BulkDelivery, Surroundings
 from penstock.sdk import Context
+from penstock.testing.fakes import MemoryDeadLetters
 from penstock.testing.plugins import checked
 
 
@@ -234,3 +237,128 @@ def test_a_blocked_index_is_tried_again(opensearch: Any, prefix: str) -> None:
     call(opensearch, "PUT", f"/{prefix}a/_settings", {"index.blocks.write": True})
     ((blocked,),), _ = run(opensearch, {"index": prefix + "a"}, ([{"n": 1}], None))
     assert (blocked.status, blocked.retryable) == (403, True)
+
+
+def operation(action: str, id_: str, document: Any = None, **target: Any) -> tuple[str, str, Any, dict[str, Any]]:
+    return action, id_, document, target
+
+
+EXTERNAL = {"version_type": "external"}
+GTE = {"version_type": "external_gte"}
+ITEMS: list[tuple[str, Any, int, str, str]] = [
+    # what is sent, to a server that holds the documents 1 and 5 (external version 5); status, meter, reason
+    ("create an id that exists", operation("create", "1", {"n": 2}), 0, "documentsDuplicates", ""),
+    ("create an id that does not", operation("create", "2", {"n": 2}), 0, "documentsSuccess", ""),
+    ("index over an id", operation("index", "1", {"n": 2}), 0, "documentsSuccess", ""),
+    ("update what is missing", operation("update", "9", {"doc": {"n": 1}}), 404, "documentErrors", "document missing"),
+    ("upsert", operation("update", "9", {"doc": {"n": 1}, "upsert": {"n": 1}}), 0, "documentsSuccess", ""),
+    ("doc_as_upsert", operation("update", "9", {"doc": {"n": 1}, "doc_as_upsert": True}), 0, "documentsSuccess", ""),
+    ("delete", operation("delete", "1"), 0, "documentsSuccess", ""),
+    ("delete what is missing", operation("delete", "9"), 0, "documentsAlreadyDeleted", ""),
+    ("an older version", operation("index", "5", {}, version=4, **EXTERNAL), 0, "documentsVersionConflictErrors", ""),
+    ("the same version", operation("index", "5", {}, version=5, **EXTERNAL), 0, "documentsVersionConflictErrors", ""),
+    ("a newer version", operation("index", "5", {}, version=6, **EXTERNAL), 0, "documentsSuccess", ""),
+    ("delete, older", operation("delete", "5", version=4, **EXTERNAL), 0, "documentsVersionConflictErrors", ""),
+    ("delete, newer", operation("delete", "5", version=6, **EXTERNAL), 0, "documentsSuccess", ""),
+    ("gte, the same version", operation("index", "5", {}, version=5, **GTE), 0, "documentsSuccess", ""),
+    ("gte, an older version", operation("index", "5", {}, version=4, **GTE), 0, "documentsVersionConflictErrors", ""),
+    ("a wrong type", operation("index", "3", {"n": "x"}), 400, "documentErrors", "failed to parse field [n]"),
+    ("broken JSON", operation("index", "3", b'{"n": '), 400, "documentErrors", ""),
+    ("a sequence number", operation("index", "9", {}, if_seq_no=3, if_primary_term=1), 409, "documentErrors", ""),
+    ("an unknown pipeline", operation("index", "3", {}, pipeline="none"), 400, "documentErrors", "none"),
+    ("not an alias", operation("index", "3", {}, require_alias=True), 404, "documentErrors", "no such index"),
+    ("a bad name", operation("index", "3", {}, _index="BAD NAME"), 400, "documentErrors", "Invalid index name"),
+]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "meter", "reason"), [row[1:] for row in ITEMS], ids=[row[0] for row in ITEMS]
+)
+def test_what_each_answer_to_an_item_means(
+    opensearch: Any, prefix: str, sent: Any, status: int, meter: str, reason: str
+) -> None:
+    index = prefix + "a"
+    call(opensearch, "PUT", f"/{index}", {"mappings": {"properties": {"n": {"type": "long"}}}})
+    call(opensearch, "PUT", f"/{index}/_doc/1", {"n": 1})
+    call(opensearch, "PUT", f"/{index}/_doc/5?version=5&version_type=external", {"n": 1})
+    action, id_, document, target = sent
+    line = json.dumps({action: {"_index": index, "_id": id_, **target}}).encode() + b"\n"
+    if document is not None:
+        line += (document if isinstance(document, bytes) else json.dumps(document).encode()) + b"\n"
+    other = json.dumps({"index": {"_index": index, "_id": "other"}}).encode() + b'\n{"n": 7}\n'
+    options = {"index": index, "index_type": "management_disabled"}
+    if "version_type" in target:
+        options |= {"document_version": "${/v}", "document_version_type": target["version_type"]}
+    found, config = checked("sink", "opensearch", {"hosts": [opensearch.url], **options})
+    registry = Registry()
+    sink = found.module.build(config, Context("p", "opensearch", kind="sink", registry=registry))
+
+    async def send() -> list[Any]:
+        await sink.start()
+        try:
+            return list(await sink.send([line, other]))
+        finally:
+            await sink.stop()
+
+    failures = asyncio.run(send())
+    assert [(failure.index, failure.status, failure.retryable) for failure in failures] == (
+        [(0, status, False)] if status else []
+    )
+    if failures:
+        assert reason.lower() in failures[0].reason.lower()
+    if meter == "documentsSuccess":
+        assert registry.value(f"p.opensearch.{meter}") == 2
+    else:
+        assert registry.value(f"p.opensearch.{meter}") == 1
+    assert "other" in documents(opensearch, index), "what stands beside it is written"
+
+
+@pytest.mark.parametrize("versions", [False, True])
+def test_ten_thousand_changes_of_one_id_are_a_few_requests(opensearch: Any, prefix: str, versions: bool) -> None:
+    options = {"index": prefix + "a", "document_id": "${/id}"}
+    if versions:
+        options |= {"document_version": "${/n}", "document_version_type": "external"}
+    found, config = checked("sink", "opensearch", {"hosts": [opensearch.url], **options})
+    registry = Registry()
+    ctx = Context("p", "opensearch", kind="sink", registry=registry)
+    sink = found.module.build(config, ctx)
+    letters = MemoryDeadLetters()
+
+    async def write() -> None:
+        await sink.start()
+        delivery = BulkDelivery(sink, Surroundings(ctx, letters))
+        for start in range(1, 10_001, 100):
+            batch = Batch([{"id": "hot", "n": n} for n in range(start, start + 100)])
+            handle = Handle()
+            batch.promise(handle)
+            handle.seal()
+            delivery.submit(batch, lambda: None)
+        await delivery.drain()
+        await delivery.close()
+        await sink.stop()
+
+    asyncio.run(write())
+    assert documents(opensearch, prefix + "a") == {"hot": {"id": "hot", "n": 10_000}}
+    assert not letters.letters
+    assert registry.value("p.opensearch.bulkRequestSizeBytes") < 10
+
+
+def test_possible_duplicates_are_found(opensearch: Any, prefix: str) -> None:
+    template = {"mappings": {"properties": {"key": {"properties": {"id": {"type": "keyword"}}}}}}
+    lookup = {"query_when": "/maybe == true", "query_term": "key/id", "query_duration": "PT0S"}
+    options = {"index": prefix + "a", "template_content": json.dumps(template), "query_lookup": lookup}
+    first = [{"key": {"id": f"{n}"}} for n in range(5)]
+    run(opensearch, options, (first, None))
+    documents(opensearch, prefix + "a")  # makes them visible to searches
+    again = [{"key": {"id": f"{n}"}, "maybe": True} for n in range(8)]
+    failures, registry = run(opensearch, options, (again, None))
+    assert failures == [[]]
+    assert len(documents(opensearch, prefix + "a")) == 8
+    assert registry.value("p.opensearch.eventsDroppedAndReleasedAfterQuery") == 5
+    assert registry.value("p.opensearch.eventsReturnedForIndexingAfterQuery") == 3
+
+
+def test_a_wrong_path_prefix_is_no_fault_of_the_documents(opensearch: Any, prefix: str) -> None:
+    options = {"index": prefix + "a", "index_type": "management_disabled", "path_prefix": "wrong/way"}
+    with pytest.raises(Transient, match="path_prefix"):
+        run(opensearch, options, ([{"n": n} for n in range(50)], None))
