@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from penstock.core.batch import Body, Meta
@@ -34,6 +35,10 @@ class Placeholder(NamedTuple):
 
 _SHORT_END: Final = 2**64
 """Integers below are written at once; `java_text` refuses those that are too long to be written."""
+
+
+_PLAIN: Final = frozenset((str, int))
+"""Types that are written as Python writes them."""
 
 
 class Template:
@@ -245,7 +250,22 @@ def _many(literals: list[str], placeholders: list[Placeholder]) -> Render:
             pieces.append(literal)
         return "".join(pieces)
 
-    return render
+    names = [part.key.parts[0] for part in placeholders if part.key is not None and len(part.key.parts) == 1]
+    if len(names) < len(placeholders):
+        return render
+    pick, pattern = itemgetter(*names), "%s".join(literal.replace("%", "%%") for literal in literals)
+
+    def render_top(body: Body, meta: Meta) -> str:
+        try:
+            values = pick(body)
+            if _PLAIN.issuperset(map(type, values)):
+                text: str = pattern % values
+                return text
+        except (KeyError, ValueError):
+            pass  # a key that is not there, or a number too long to be written: `render` says so
+        return render(body, meta)
+
+    return render_top
 
 
 def _found(part: Placeholder, body: Body, meta: Meta) -> str:

@@ -160,20 +160,28 @@ def _by_regex(expressions: Sequence[re.Pattern[str]], exceptions: Sequence[Key])
     matches: list[Callable[[str], Any]] = [expression.fullmatch for expression in expressions]
     kept = {key.parts[0] for key in exceptions if len(key.parts) == 1}
 
-    verdicts: dict[str, bool] = {}
+    deletions: dict[str, bool] = {}
+    stay: set[str] = set()
 
     @interruptible
     def any_match(name: str) -> bool:
         return any(match(name) for match in matches)
 
     def is_deleted(name: str) -> bool:
-        if len(verdicts) >= NAMES_MAX:
-            verdicts.clear()
-        verdict = verdicts[name] = name not in kept and any_match(name)
-        return verdict
+        deleted = deletions.get(name)
+        if deleted is None:
+            if len(deletions) >= NAMES_MAX:
+                deletions.clear()
+                stay.clear()
+            deleted = deletions[name] = name not in kept and any_match(name)
+            if not deleted:
+                stay.add(name)
+        return deleted
 
     def delete(body: sdk.Body) -> None:
-        for name in [name for name in body if (verdicts[name] if name in verdicts else is_deleted(name))]:
+        if stay.issuperset(body):
+            return
+        for name in [name for name in body if name not in stay and is_deleted(name)]:
             del body[name]
 
     return delete

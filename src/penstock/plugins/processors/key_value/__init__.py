@@ -186,11 +186,8 @@ def _change(config: Config) -> sdk.EventFn:
         drop_null=config.drop_keys_with_no_value,
         defaults=config.default_values,
     )
+    split, tidy = interruptible(split), interruptible(tidy)
     spread = compile_spread(overwrite=overwrite, normalize=normalize)
-
-    @interruptible
-    def read(text: str) -> sdk.Body:
-        return tidy(split(text))
 
     def change(body: sdk.Body) -> None:
         text = get(body)
@@ -198,7 +195,7 @@ def _change(config: Config) -> sdk.EventFn:
             if text is sdk.MISSING or text is None:
                 return
             raise sdk.EventError(f"{source} is no text", cause="type")
-        members = read(text)
+        members = tidy(split(text))  # both may be left at any point
         if destination is None:
             spread(body, members)
         elif overwrite or not destination.exists(body):

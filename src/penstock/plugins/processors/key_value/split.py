@@ -48,7 +48,15 @@ def compile_split(
         )
         return grouped.read
     divide = _divider(values, value_regex, non_match_value)
+    sign = None if values is None else _single(values)
     only = None if fields is None else _single(fields)
+    if only is not None and sign is not None:  # the most common case does without a call for each pair
+        return lambda text: [
+            (key, value) if found else (key, non_match_value)
+            for part in text.split(only)
+            if part
+            for key, found, value in [part.partition(sign)]
+        ]
     if only is not None:
         return lambda text: [divide(part) for part in text.split(only) if part]
     delimiter = re.compile(_expression(fields, field_regex))
