@@ -21,8 +21,10 @@ COMMANDS = {
     "demo": "DynamoDB to OpenSearch on this machine, live.",
     "docs": "Write a reference page for every plugin.",
     "schema": "Print the JSON Schema of pipeline files for editors.",
+    "dynamodb": "How far exports are loaded and changes read.",
+    "iam-policy": "The least rights that the role of a pipeline needs.",
 }
-"""Each is a function, or a group of commands, of the same name in a module of the same name."""
+"""Each is a function, or a group of commands, of the same name in a module of the same name, with _ for -."""
 
 _EPILOG = (
     "Exit codes: 0 all is well; 1 the pipelines are not valid, or nothing could run; 2 wrong usage. "
@@ -60,7 +62,8 @@ def application(arguments: list[str], environ: Mapping[str, str]) -> typer.Typer
 
 
 def _loaded(name: str) -> typer.Typer | Callable[..., None]:
-    command: typer.Typer | Callable[..., None] = getattr(importlib.import_module(f"penstock.cli.{name}"), name)
+    module = name.replace("-", "_")
+    command: typer.Typer | Callable[..., None] = getattr(importlib.import_module(f"penstock.cli.{module}"), module)
     return command
 
 

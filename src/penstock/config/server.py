@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError, model_validator
 
 from penstock import sdk
 from penstock.config.documents import Located, bad_references
@@ -101,6 +101,37 @@ class CircuitBreakers(sdk.PluginConfig):
     """Breaker on the heap of the Java process."""
 
 
+class DynamodbStoreOptions(sdk.PluginConfig):
+    """Leases in a DynamoDB table, shared by units on several machines."""
+
+    table_name: str
+    """The table; it is made unless it is there."""
+    region: str
+    """Its region."""
+    sts_role_arn: str | None = None
+    """Role to assume; without it the credentials of the process."""
+    sts_external_id: str | None = None
+    """External id that the role's trust policy asks for."""
+    sts_header_overrides: dict[str, str] | None = None
+    """Further headers of the request that assumes the role."""
+    skip_table_creation: bool = False
+    """The table is there, and is not to be made."""
+    provisioned_read_capacity_units: Annotated[int, Field(ge=1)] = 10
+    """Read capacity of a table that is made."""
+    provisioned_write_capacity_units: Annotated[int, Field(ge=1)] = 10
+    """Write capacity of a table that is made."""
+    ttl: sdk.Duration | None = None
+    """How long finished items are kept, two days at least; without it for ever."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _required(cls, value: Any) -> Any:
+        for name in ("table_name", "region"):
+            if isinstance(value, dict) and not value.get(name):
+                raise ValueError(f"{name} is required for dynamo store settings")
+        return value
+
+
 class SourceCoordination(sdk.PluginConfig):
     store: dict[str, Any] = Field(default_factory=lambda: {"in_memory": None})
     """Where leases and checkpoints of pull sources are kept: a store by name with its options."""
@@ -118,7 +149,22 @@ class SourceCoordination(sdk.PluginConfig):
     def _one_store(self) -> SourceCoordination:
         if len(self.store) != 1:
             raise ValueError("source_coordination store must name one store")
+        (name,) = self.store
+        if name not in ("in_memory", "dynamodb"):
+            raise ValueError(f"source_coordination store {name} is not known: there are in_memory and dynamodb")
+        try:
+            self.dynamodb()
+        except ValidationError as error:
+            reasons = (": ".join([*map(str, found["loc"]), found["msg"]]) for found in error.errors())
+            text = "; ".join(reason.removeprefix("Value error, ") for reason in reasons)
+            raise ValueError(f"source_coordination store dynamodb: {text}") from None
         return self
+
+    def dynamodb(self) -> DynamodbStoreOptions | None:
+        """Options of the store in DynamoDB, None where leases are kept in the data directory."""
+        if "dynamodb" not in self.store:
+            return None
+        return DynamodbStoreOptions.model_validate(self.store["dynamodb"] or {})
 
 
 class EventSettings(sdk.PluginConfig):

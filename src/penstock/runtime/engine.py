@@ -19,6 +19,7 @@ from penstock.plan import PipelinePlan, Plan, SinkPlan
 from penstock.plan.graph import PluginPlan
 from penstock.runtime.dead_letters import DeadLetterFile
 from penstock.runtime.deliver import BulkDelivery, Delivery, Surroundings, WriteDelivery
+from penstock.runtime.leases import lease_opener
 from penstock.runtime.pipeline import Branch, Parts, Pipeline, Stage, topological
 from penstock.sdk import Context, DeadLetterWriter, PluginUse, Sink, SinkOptions, Source
 
@@ -68,6 +69,7 @@ class Engine:
         self.drained = asyncio.Event()
         """Set when every pipeline is down."""
         self._random = random.Random(self.settings.seed)  # noqa: S311 (jitter, nothing secret)
+        self._open_leases = lease_opener(self.plan.server.source_coordination, self.clock)
         self._stop = asyncio.Event()
         self._ready: dict[str, asyncio.Event] = {}
         self._bringing: list[asyncio.Task[None]] = []
@@ -133,6 +135,8 @@ class Engine:
             environ=dict(self.settings.environ),
             sink_options=options,
             buffer_bytes_max=plan.buffer_bytes_max,
+            open_leases=self._open_leases,
+            lease_prefix=self.plan.server.source_coordination.partition_prefix or "",
             extensions=self._extensions,
         )
 

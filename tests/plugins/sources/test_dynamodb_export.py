@@ -31,7 +31,8 @@ from penstock.testing.virtual import LoopClock, run_virtual
 
 ACCESS = sdk.AwsOptions(region="us-east-1")
 OPTIONS = ExportOptions("exports", "music/")
-MINUTE = 60.0
+SLOW = Pace(stop=1.0, idle=30.0, save=30.0, acquire_max=300.0)
+"""Reads idle shards rarely, where days are to pass quickly."""
 
 
 class Index:
@@ -133,8 +134,10 @@ class World:
 
     async def until(self, condition: Callable[[], bool], within_s: float = 3600.0) -> None:
         async with asyncio.timeout(within_s):
+            span = 0.5
             while not condition():
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(span)
+                span = min(span * 1.2, 20)
         await asyncio.sleep(3)
 
     def table(self) -> dict[str, dict[str, Any]]:
@@ -228,11 +231,12 @@ def test_the_example_of_the_service_in_ion() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "x", "{Item:{a:1.}", "{Item:{a:1. b:2.}}", "{Item:{1.}}", "{Item:[a:1.]}", "{Item:{a:1.]}", "{a:1.}}", "{a:1.} x",
-     "{a:1.},", "{a:0x}", "{a:nulls}", '{a:"x}', r'{a:"\q"}', "{a:1d9999999999}", "[" * 5000, "{a:" * 5000, '{a:{{"x"}}}'],
+    ["", "{", "x", "{Item:{a:1.}", "{Item:{a:1. b:2.}}", "{Item:{1.}}", "{Item:[a:1.]}", "{Item:{a:1.]}", "{a:1.}}",
+     "{a:1.} x", "{a:1.},", "{a:0x}", "{a:nulls}", '{a:"x}', r'{a:"\q"}', "{a:1d9999999999}", "[" * 5000,
+     "{a:" * 5000, '{a:{{"x"}}}'],
 )  # fmt: skip
 def test_what_is_no_ion_of_an_export_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):
         ion_items.read_item(text)
 
 
@@ -631,7 +635,7 @@ async def test_what_waits_for_a_long_export_is_shown(caplog: pytest.LogCaptureFi
     caplog.set_level(logging.INFO)
     world = World(items=2)
     world.db.exports.takes_s = 20 * 3600
-    await world.start()
+    await world.start(pace=SLOW)
     await world.index.ready.wait()
     world.db.put(id=5)
     await asyncio.sleep(19 * 3600)
@@ -648,7 +652,7 @@ async def test_what_waited_too_long_is_reported_as_lost(caplog: pytest.LogCaptur
     world = World()
     world.db.items["0",] = {"id": {"N": "0"}}
     world.db.exports.takes_s = 25 * 3600
-    await world.start()
+    await world.start(pace=SLOW)
     await world.index.ready.wait()
     for number in (5, 6, 7):
         world.db.put(id=number)
@@ -666,7 +670,7 @@ async def test_changes_during_an_export_of_more_than_a_day() -> None:
     world = World(items=10)
     world.db.exports.takes_s = 30 * 3600
     await asyncio.sleep(600)
-    await world.start(during_export=True)
+    await world.start(during_export=True, pace=SLOW)
     await world.index.ready.wait()
     for number in range(10, 20):
         world.db.put(id=number)
@@ -674,19 +678,20 @@ async def test_changes_during_an_export_of_more_than_a_day() -> None:
     world.db.delete(id=2)
     await world.until(lambda: len(world.index.events) == 12, 60)
     await world.crash()
-    await world.start(during_export=True)
+    await world.start(during_export=True, pace=SLOW)
     await asyncio.sleep(25 * 3600)
     world.db.trim(world.db.open_shards()[0])
     world.db.delete(id=3)
     await world.until(lambda: len(world.index.exported()) == 10, 10 * 3600)
-    assert "2" in world.index.documents(), "the index has forgotten the removal by then"
-    await world.until(lambda: "2" not in world.index.documents(), 300)
+    await asyncio.sleep(300)
     await world.stop()
+    removals = [meta.attributes["primary_key"] for _, meta in world.index.events].count("2")
+    assert removals >= 3, "the removal, the item of the export that brought the document back, and the removal again"
     assert world.index.documents() == world.table()
     assert await world.store.find("pipe|REMOVAL") == []
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_whatever_happens_the_index_ends_as_the_table(seed: int) -> None:
     async def scenario() -> None:
         chance = random.Random(seed)
@@ -694,6 +699,7 @@ def test_whatever_happens_the_index_ends_as_the_table(seed: int) -> None:
         during = chance.random() < 0.5
         options = {
             "during_export": during,
+            "pace": Pace(stop=1.0, idle=5.0, save=5.0),
             "export": ExportOptions("exports", form=chance.choice(["ION", "DYNAMODB_JSON"])),
         }
         for number in range(30):
@@ -744,7 +750,7 @@ def test_whatever_happens_the_index_ends_as_the_table(seed: int) -> None:
                     await world.start(**options)
         world.index.answer = lambda _batch: True
         world.db.heal()
-        await asyncio.sleep(3 * 3600)
+        await asyncio.sleep(3600)
         await world.stop()
         assert world.index.documents() == world.table()
         assert await world.loaded()

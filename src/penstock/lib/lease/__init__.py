@@ -2,7 +2,8 @@
 
 A leader makes one item per partition (a shard, an export, a file); units acquire an item, renew it while they work,
 save progress, and complete it or give it up. Every change checks the item's version: who has lost a lease cannot
-overwrite the progress of the new owner. `MemoryStore` forgets with the process, `SqliteStore` shares one machine.
+overwrite the progress of the new owner. `MemoryStore` forgets with the process, `SqliteStore` shares one machine;
+`penstock.lib.lease.dynamodb.DynamodbStore`, imported by who needs it, is for several.
 """
 
 from penstock.lib.lease.item import Lease, LeaseLost, LeaseStore, Status

@@ -156,6 +156,9 @@ class Leader:
             return await self._plan_export(state, export)
         elif (await self.loaded(lease)) is not None:
             state = await self._export_is_loaded(state)
+        elif lease.progress.get("status") == COMPLETED and "loadingSince" not in state:
+            state = {**state, "loadingSince": self._clock.now_ms()}
+            await self._store.put_state(self.global_of, self._table_arn, state)
         self._begun = True
         return state
 
