@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock fmt check test test-fast test-e2e bench demo docs clean
+.PHONY: help setup lock fmt check test test-fast test-e2e simulate bench demo docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ test-fast: setup ## Unit, contract and conformance tests
 
 test-e2e: setup ## Tests against real OpenSearch and DynamoDB Local, started by the suite
 	$(BIN)/pytest --timeout 300 tests/e2e $(ARGS)
+
+simulate: setup ## Whole pipelines in virtual time with faults, from fresh seeds (SEEDS=200 START=n SHOW=1)
+	$(BIN)/python -m penstock.testing.simulation --seeds $(or $(SEEDS),200) $(if $(START),--start $(START)) $(if $(SHOW),--show)
 
 bench: setup ## Measure every path against its floor; writes bench/results/
 	$(BIN)/python -m bench $(ARGS)
