@@ -174,7 +174,7 @@ def promises_left_at_the_end(patch: pytest.MonkeyPatch) -> None:
 PLANTS: list[tuple[Plant, int]] = [
     (release_twice, 0),
     (drop_on_retry, 0),
-    (forget_a_range_on_split, 30),
+    (forget_a_range_on_split, 105),
     (acknowledge_before_the_reply, 0),
     (lose_order_on_retry, 40),
     (two_of_a_key_in_flight, 0),
