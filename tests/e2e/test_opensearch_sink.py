@@ -166,41 +166,102 @@ def test_data_streams(opensearch: Any, prefix: str, dynamic: bool) -> None:
     call(opensearch, "DELETE", f"/_index_template/{stream}")
 
 
-@pytest.mark.parametrize(
-    "index_type",
-    [
-        "trace-analytics-raw",
-        "trace-analytics-plain-raw",
-        "trace-analytics-service-map",
-        "otel-v2-apm-service-map",
-        "log-analytics",
-        "log-analytics-plain",
-        "metric-analytics",
-        "metric-analytics-plain",
-    ],
-)
+SPANS = ("otel-v1-apm-span", True, 1)
+LOGS = ("logs-otel-v1", True, 1)
+METRICS = ("metrics-otel-v1", True, 1)
+SPAN_FIELDS = {
+    "traceId": "keyword",
+    "parentSpanId": "keyword",
+    "startTime": "date_nanos",
+    "endTime": "date_nanos",
+    "durationInNanos": "long",
+    "events": "nested",
+    "links": "nested",
+    "resource.attributes.host@name": "keyword",
+}
+LOG_FIELDS = {"body": "text", "@timestamp": "date_nanos", "time": "date_nanos", "traceId": "keyword"}
+METRIC_FIELDS = {
+    "resource.attributes.host@name": "keyword",
+    "unit": "keyword",
+    "buckets": "nested",
+    "zeroCount": "long",
+    "value": "double",
+    "monotonic": "boolean",
+}
+PLAIN = {
+    "resource.attributes.count": "long",
+    "resource.attributes.ratio": "double",
+    "resource.attributes.host@name": "keyword",
+}
+BUILT_IN: dict[str, tuple[tuple[str, bool, int], dict[str, str]]] = {
+    # alias, whether it rolls over, version of the template; types of fields
+    "trace-analytics-raw": (SPANS, SPAN_FIELDS),
+    "trace-analytics-plain-raw": (SPANS, {**SPAN_FIELDS, **PLAIN}),
+    "trace-analytics-service-map": (
+        ("otel-v1-apm-service-map", False, 0),
+        {"hashId": "keyword", "serviceName": "keyword", "destination.domain": "keyword", "other": "keyword"},
+    ),
+    "otel-v2-apm-service-map": (
+        ("otel-v2-apm-service-map", True, 0),
+        {"sourceNode.type": "keyword", "timestamp": "date", "nodeConnectionHash": "keyword"},
+    ),
+    "log-analytics": (LOGS, {**LOG_FIELDS, "observedTime": "alias", "observedTimestamp": "date_nanos"}),
+    "log-analytics-plain": (LOGS, {**LOG_FIELDS, **PLAIN, "observedTime": "date_nanos"}),
+    "metric-analytics": (METRICS, {**METRIC_FIELDS, "resource.attributes.count": "keyword"}),
+    "metric-analytics-plain": (METRICS, {**METRIC_FIELDS, **PLAIN}),
+}
+TELEMETRY = {
+    "traceId": "t",
+    "spanId": "s",
+    "hashId": "h",
+    "other": "text",
+    "time": "2024-01-01T00:00:00.123456789Z",
+    "resource": {"attributes": {"host@name": "h", "count": 1, "ratio": 0.5}},
+}
+
+
+def field_types(mapping: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    types = {}
+    for name, field in mapping.get("properties", {}).items():
+        path = f"{prefix}{name}"
+        if "type" in field:
+            types[path] = field["type"]
+        types |= field_types(field, f"{path}.")
+    return types
+
+
+@pytest.mark.parametrize("index_type", BUILT_IN)
 @pytest.mark.parametrize("template_type", ["v1", "index-template"])
-def test_built_in_types_have_templates_that_the_server_takes(
+def test_built_in_types_set_up_their_index_with_its_template(
     opensearch: Any, index_type: str, template_type: str
 ) -> None:
-    _, config = checked(
-        "sink", "opensearch", {"hosts": [opensearch.url], "index_type": index_type, "template_type": template_type}
-    )
+    (alias, rolls_over, version), fields = BUILT_IN[index_type]
     kind = "_template" if template_type == "v1" else "_index_template"
+    name = f"{alias}-index-template"
+    first = f"{alias}-000001" if rolls_over else alias
     try:
-        failures, _ = run(
-            opensearch,
-            {"index_type": index_type, "template_type": template_type},
-            (
-                [{"traceId": "t", "spanId": "s", "hashId": "h", "name": "n", "time": "2024-01-01T00:00:00.123456789Z"}],
-                None,
-            ),
-        )
+        failures, _ = run(opensearch, {"index_type": index_type, "template_type": template_type}, ([TELEMETRY], None))
         assert failures == [[]]
-        ((_, described),) = call(opensearch, "GET", f"/{config.alias}/_mapping").items()
+        template = call(opensearch, "GET", f"/{kind}/{name}")
+        template = template[name] if kind == "_template" else template["index_templates"][0]["index_template"]
+        assert template.get("version", 0) == version
+        assert template["index_patterns"] == [f"{alias}-*" if rolls_over else alias]
+        ((index, described),) = call(opensearch, "GET", f"/{alias}/_mapping").items()
+        assert index == first
+        if rolls_over:
+            aliases = call(opensearch, "GET", f"/{first}/_alias")
+            assert aliases == {first: {"aliases": {alias: {"is_write_index": True}}}}
         assert described["mappings"]["date_detection"] is False
+        types = field_types(described["mappings"])
+        assert {path: types.get(path) for path in fields} == fields
+        documents_there = documents(opensearch, alias)
+        assert list(documents_there.values()) == [TELEMETRY]
+        if index_type.startswith("trace") and index_type.endswith("raw"):
+            assert list(documents_there) == ["t/s"]
+        elif index_type == "trace-analytics-service-map":
+            assert list(documents_there) == ["h"]
     finally:
-        for path in (f"/{config.alias}*?expand_wildcards=all", f"/{kind}/{config.alias}-index-template"):
+        for path in (f"/{alias}*?expand_wildcards=all", f"/{kind}/{name}"):
             call(opensearch, "DELETE", path)
 
 

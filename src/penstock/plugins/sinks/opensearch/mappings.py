@@ -263,7 +263,10 @@ METRICS = _template(
         ),
         "schemaUrl": _text_and_keyword(256),
     },
-    [_keywords_below("resources_map", "resource.*")],
+    [
+        # Without the exception the object `resource.attributes` itself would have to be a keyword.
+        {"resources_map": {"path_match": "resource.*", "path_unmatch": "resource.attributes", "mapping": _keyword()}}
+    ],
 )
 
 PLAIN_METRICS = _template(
