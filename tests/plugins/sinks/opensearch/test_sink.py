@@ -886,3 +886,24 @@ def test_template_and_policy_may_be_objects_in_s3(monkeypatch):
             await start(options)
 
     with_server(test, ism=True)
+
+
+def test_requests_grow_to_the_compressed_size():
+    async def test(server, start):
+        sink = await start({"index": "logs", "bulk_size": 1, "estimate_bulk_size_using_compression": True})
+        ctx = Context("p", "opensearch", kind="sink", chance=random.Random(1))
+        delivery = BulkDelivery(sink, Surroundings(ctx, MemoryDeadLetters()))
+        for _ in range(30):
+            batch = Batch([{"text": "x" * 1000, "n": n} for n in range(1000)])
+            handle = Handle()
+            batch.promise(handle)
+            handle.seal()
+            delivery.submit(batch, lambda: None)
+        await delivery.drain()
+        await delivery.close()
+        sizes = [len(request.body) for request in server.bulk_requests()]
+        assert max(sizes[:4]) <= 1024 * 1024 < max(sizes)
+        assert sink.limits.request_bytes_max > 5 * 1024 * 1024
+        assert sum(len(request.operations) for request in server.bulk_requests()) == 30_000
+
+    with_server(test)
