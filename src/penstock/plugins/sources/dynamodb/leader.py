@@ -91,6 +91,12 @@ class Leader:
         self._open_shards.observe(sum(1 for shard in listed if shard.ending_sequence is None))
         return created
 
+    async def check_export(self) -> None:
+        """Note that the export is loaded, once it is: no calls to the service."""
+        state = await self.state()
+        if self._export is not None and state and "exportTime" in state and not state.get("exportLoaded"):
+            await self._plan_export(state, self._export)
+
     async def children(self) -> int:
         """Lay out children that the last listing showed already: no calls to the service."""
         state = await self.state()

@@ -310,7 +310,7 @@ class _Unit:
             try:
                 found = self._leader_lease is not None and await self._leader.children() > 0
                 if self._leader_lease is not None and not self._shared.loaded.is_set():
-                    await self._leader.round()
+                    await self._leader.check_export()
                 await self._learn()
             except (sdk.Transient, sdk.Permanent) as error:
                 self._log.error("Exception occurred in primary scheduling loop: %s", error)
