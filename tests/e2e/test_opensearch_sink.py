@@ -423,3 +423,35 @@ def test_a_wrong_path_prefix_is_no_fault_of_the_documents(opensearch: Any, prefi
     options = {"index": prefix + "a", "index_type": "management_disabled", "path_prefix": "wrong/way"}
     with pytest.raises(Transient, match="path_prefix"):
         run(opensearch, options, ([{"n": n} for n in range(50)], None))
+
+
+def test_the_network_policy_of_a_collection_is_made_and_extended(
+    moto: Any, aws_client: Any, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (
+        ("AWS_ENDPOINT_URL", moto.url),
+        ("AWS_ACCESS_KEY_ID", "123456789012"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ):
+        monkeypatch.setenv(name, value)
+    name = prefix + "policy"
+    client = aws_client("opensearchserverless", moto.url)
+
+    def policy() -> list[Any]:
+        detail = client.get_security_policy(name=name, type="network")["securityPolicyDetail"]
+        statements: list[Any] = detail["policy"]
+        return statements
+
+    for endpoints in (["vpce-1"], ["vpce-1"], ["vpce-1", "vpce-2"]):
+        options = {"network_policy_name": name, "collection_name": "logs", "vpce_id": endpoints[-1]}
+        aws = {"region": "us-east-1", "serverless": True, "serverless_options": options}
+        found, config = checked("sink", "opensearch", {"hosts": ["http://127.0.0.1:1"], "index": "logs", "aws": aws})
+        sink = found.module.build(config, Context("p", "opensearch", kind="sink"))
+
+        async def start(sink: Any = sink) -> None:
+            await sink.start()
+            await sink.stop()
+
+        asyncio.run(start())
+        assert [statement["SourceVPCEs"] for statement in policy()] == [[endpoint] for endpoint in endpoints]
+        assert all(statement["Rules"][0]["Resource"] == ["collection/logs"] for statement in policy())
