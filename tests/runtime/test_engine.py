@@ -200,6 +200,34 @@ def test_a_plan_without_pipelines_ends_at_once() -> None:
     run_virtual(run())
 
 
+class Refusing:
+    """A simple sink that refuses everything."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def write(self, batch: Batch) -> None:
+        raise Permanent("disk on fire")
+
+
+def test_what_a_simple_sink_refuses_reaches_the_failure_pipeline() -> None:
+    async def run() -> None:
+        failures = MemoryBulkSink()
+        source = ListSource(batches(4))
+        engine = engine_of(FAILURES, {"main": source}, {("main", 0): Refusing(), ("dlq_pipeline", 0): failures})
+        running = asyncio.create_task(engine.run())
+        while len(source.outcomes) < 4:
+            await asyncio.sleep(0.1)
+        engine.stop()
+        assert await running == EXIT_OK
+        assert [document["n"] for document in failures.arrived] == [0, 1, 2, 3]
+        assert {document["_failure_metadata"]["message"] for document in failures.arrived} == {"disk on fire"}
+        assert source.outcomes == [(n, True) for n in range(4)]
+
+    run_virtual(run())
+
+
 FAILURES = """
 main:
   source: {http: }

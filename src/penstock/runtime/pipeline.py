@@ -15,7 +15,7 @@ from penstock.core.errors import Permanent, Transient
 from penstock.core.handle import Handle
 from penstock.core.metrics import Counter, Timer
 from penstock.expr import Expression
-from penstock.runtime.deliver import Delivery, SinkState, Surroundings
+from penstock.runtime.deliver import Delivery, SinkState, Surroundings, plain
 from penstock.runtime.forward import Forwarder
 from penstock.sdk import Buffer, Context, Load, Sink, Source
 
@@ -293,7 +293,7 @@ class Pipeline:
             return
         letters = [
             self._around.letter(
-                {"index": None, "indexId": None, "status": 0, "message": reason, "plugin": plugin, "document": body}
+                {"index": None, "indexId": None, "status": 0, "message": reason, "document": plain(body)}, plugin=plugin
             )
             for body in rest.bodies
         ]

@@ -416,6 +416,8 @@ class BulkDelivery:
         letters = []
         for item, failure in dead:
             target = self._sink.dead_letter(item.data)
+            if item.attempts:
+                target["attempts"] = item.attempts
             letters.append(
                 self._around.letter({**target, "status": failure.status, "message": failure.reason, **failure.details})
             )

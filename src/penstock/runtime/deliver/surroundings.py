@@ -79,11 +79,13 @@ class Surroundings:
         self.latency = ctx.metrics.timer("PipelineLatency")
         self.end_to_end = ctx.metrics.timer("EndToEndLatency")
 
-    def letter(self, failed_data: dict[str, Any]) -> DeadLetter:
+    def letter(self, failed_data: dict[str, Any], *, plugin: str | None = None) -> DeadLetter:
+        """A dead letter of this plugin, or of another one of the pipeline."""
         ctx = self.ctx
+        name = plugin or ctx.plugin
         if failed_data.get("message") is None:
             failed_data["message"] = ""
-        return DeadLetter(ctx.plugin, ctx.plugin, ctx.pipeline, ctx.clock.now_ns(), failed_data)
+        return DeadLetter(name, name, ctx.pipeline, ctx.clock.now_ns(), failed_data)
 
     async def bury(self, letters: Sequence[DeadLetter], events: Batch | None = None) -> bool:
         """Write dead letters; False when even that fails, then the events count as undelivered.
