@@ -1,6 +1,6 @@
 """Measures every path in one run, prints a table, writes bench/results/<time>.json.
 
-python -m bench [--events 300000] [--only pass,grok,latency,start,processors,nomatch]
+python -m bench [--events 300000] [--only pass,grok,latency,start,processors,nomatch,export]
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import corpus, peer
+from bench.exports import export_figures
 from bench.floor import floor_us
 from bench.processors import nomatch_rows, processor_rows
 
@@ -138,6 +139,10 @@ def main() -> None:
         "grok": lambda: throughput("http > grok > opensearch", GROK, "grok", options.events, 1.6),
         "nomatch": lambda: [row(*measured) for measured in nomatch_rows()],
         "processors": lambda: [row(*measured) for measured in processor_rows()],
+        "export": lambda: [
+            row(f"dynamodb export {figures['form']}", figures["times_floor"], "x floor", budget, **figures)
+            for figures, budget in zip(export_figures(), (3.5, 6.0), strict=True)
+        ],
     }
     chosen = options.only.split(",") if options.only else list(parts)
     console = Console()
