@@ -39,7 +39,13 @@ my-pipe:
         index: "{prefix}two"
         document_id: "${{/id}}"
         max_retries: 20
-        dlq: {{s3: {{bucket: "s3://{prefix}bucket", key_path_prefix: two/}}}}
+        dlq:
+          s3:
+            bucket: "s3://{prefix}bucket"
+            key_path_prefix: two/
+            sts_role_arn: "arn:aws:iam::123456789012:role/dlq-role"
+            force_path_style: true
+            legacy_md5_checksum: true
 """
 KEY = re.compile(r"one/\d{4}/\d\d/dlq-v2-my-pipe-opensearch-\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z-[0-9a-f-]{36}\.json")
 
