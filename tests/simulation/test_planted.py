@@ -136,7 +136,9 @@ def a_lost_dead_letter_counts_as_kept(patch: pytest.MonkeyPatch) -> None:
 
 def a_dead_letter_without_its_reason(patch: pytest.MonkeyPatch) -> None:
     letter = Surroundings.letter
-    patch.setattr(Surroundings, "letter", lambda self, data: letter(self, {**data, "message": "refused"}))
+    patch.setattr(
+        Surroundings, "letter", lambda self, data, **rest: letter(self, data | {"message": "refused"}, **rest)
+    )
 
 
 def withdrawn_events_count_as_delivered(patch: pytest.MonkeyPatch) -> None:

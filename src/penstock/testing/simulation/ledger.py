@@ -11,6 +11,8 @@ from penstock.testing.simulation.flow import destinations, number_of, part_id
 from penstock.testing.simulation.scenario import FAILURES, Event, Scenario
 
 VIOLATIONS_MAX = 20
+SINKS = {"opensearch": "opensearch", "noop": "write"}
+"""Names of the sinks in the pipelines and what they are in the scenario; all other plugins are processors."""
 
 
 class Ledger:
@@ -87,11 +89,12 @@ class Ledger:
         if failure is None:
             return
         for token in document["tokens"]:  # the failure pipeline stands for the dead letters
-            if "index" not in failure:
+            if failure["pluginName"] not in SINKS:
                 self.parked.add((failure["pipelineName"], token))
-            for name in [failure["index"]] if failure.get("index") else self._sinks_of(failure["pipelineName"]):
-                if "index" in failure:
-                    self._refuse(name, token, str(failure["message"]))
+                continue
+            index, sinks = failure.get("index"), self._sinks_of(failure["pipelineName"], failure["pluginName"])
+            for name in [index] if index else sinks:
+                self._refuse(name, token, str(failure["errorMessage"]))
 
     def settle(self, sink: str, tokens: Iterable[str]) -> None:
         """The server has carried these out."""
@@ -127,10 +130,12 @@ class Ledger:
             if not data.get("message"):
                 self.violate(f"a dead letter without a reason: {data}")
             for token in self.tokens_of(data):
-                if "plugin" in data:
+                if letter.plugin_name not in SINKS:
                     self.parked.add((letter.pipeline_name, token))
                     continue
-                for sink in [data["index"]] if data.get("index") else self._sinks_of(letter.pipeline_name):
+                for sink in (
+                    [data["index"]] if data.get("index") else self._sinks_of(letter.pipeline_name, letter.plugin_name)
+                ):
                     self._refuse(sink, token, str(data.get("message")))
 
     def tokens_of(self, data: dict[str, Any]) -> list[str]:
@@ -145,8 +150,9 @@ class Ledger:
         _, _, path = id_.partition("~")
         return [f"{int(version) - 1}/{path}" if path else str(int(version) - 1)]
 
-    def _sinks_of(self, pipeline: str) -> list[str]:
-        return [sink.name for sink in self.scenario.pipeline(pipeline).sinks if sink.kind != "pipeline"]
+    def _sinks_of(self, pipeline: str, plugin: str) -> list[str]:
+        """The sinks that may have refused an event, where the dead letter names no index."""
+        return [sink.name for sink in self.scenario.pipeline(pipeline).sinks if sink.kind == SINKS[plugin]]
 
     def _refuse(self, sink: str, token: str, message: str) -> None:
         reason = self._reasons.pop((sink, token), None)

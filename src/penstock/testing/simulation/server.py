@@ -15,6 +15,7 @@ from penstock.runtime.dead_letters import DeadLetter
 from penstock.sdk import Batch
 from penstock.testing.opensearch import FakeOpenSearch, Request
 from penstock.testing.simulation.nature import Life, Nature
+from penstock.testing.simulation.processors import SimulatedError
 from penstock.testing.simulation.scenario import percent_of
 
 CLIENT_TIMEOUT_S = 60.0
@@ -243,6 +244,8 @@ class ModelWriteSink:
         await self._world.latency()
         if self._world.happens("whole") or self._world.within("server_away"):
             raise Transient("the disk is busy")
+        if self._world.happens("cut"):
+            raise self._world.chance.choice((Permanent("the disk is read-only"), SimulatedError("a bug in the sink")))
         for body in batch.bodies:
             self._world.ledger.settle(self._name, body["tokens"])
 
