@@ -13,6 +13,8 @@ from penstock.lib.regex import RegexError, compile_java, interruptible
 
 NAMES_MAX = 4096
 """Names whose verdict is remembered; a full memory is cleared."""
+SHAPES_MAX, SHAPE_NAMES_MAX = 256, 64
+"""Events, told by their names, whose verdict is remembered, and how many names they may have for that."""
 
 
 class Entry(sdk.PluginConfig):
@@ -161,7 +163,7 @@ def _by_regex(expressions: Sequence[re.Pattern[str]], exceptions: Sequence[Key])
     kept = {key.parts[0] for key in exceptions if len(key.parts) == 1}
 
     deletions: dict[str, bool] = {}
-    stay: set[str] = set()
+    shapes: dict[tuple[str, ...], list[str]] = {}
 
     @interruptible
     def any_match(name: str) -> bool:
@@ -172,16 +174,22 @@ def _by_regex(expressions: Sequence[re.Pattern[str]], exceptions: Sequence[Key])
         if deleted is None:
             if len(deletions) >= NAMES_MAX:
                 deletions.clear()
-                stay.clear()
             deleted = deletions[name] = name not in kept and any_match(name)
-            if not deleted:
-                stay.add(name)
+        return deleted
+
+    def deleted_of(names: tuple[str, ...]) -> list[str]:
+        """Events of one source mostly have the same names, so that their answer is remembered as a whole."""
+        deleted = [name for name in names if is_deleted(name)]
+        if len(names) <= SHAPE_NAMES_MAX:
+            if len(shapes) >= SHAPES_MAX:
+                shapes.clear()
+            shapes[names] = deleted
         return deleted
 
     def delete(body: sdk.Body) -> None:
-        if stay.issuperset(body):
-            return
-        for name in [name for name in body if name not in stay and is_deleted(name)]:
+        names = tuple(body)
+        deleted = shapes.get(names)
+        for name in deleted_of(names) if deleted is None else deleted:
             del body[name]
 
     return delete

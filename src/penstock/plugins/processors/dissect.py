@@ -227,6 +227,9 @@ def _namer(pieces: list[Piece]) -> Callable[[list[str]], _Fields]:
         return lambda values: dict(zip(names, values, strict=False))
     places = {kind: {piece.name: place for place, piece in enumerate(pieces) if piece.kind == kind} for kind in " ?&"}
     plain, skipped, indirect = places[" "], places["?"], places["&"]
+    if all(piece.kind in " ?" for piece in pieces):
+        picks = [(place, name) for name, place in plain.items()]
+        return lambda values: {name: values[place] for place, name in picks if place < len(values)}
     joined = _joined(pieces)
 
     def fields_of(values: list[str]) -> _Fields:
