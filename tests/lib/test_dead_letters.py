@@ -192,8 +192,11 @@ def test_notes_are_kept_beside_the_file_and_are_no_volume(tmp_path: Path) -> Non
         async with open_store(str(tmp_path)) as store:
             (volume,) = await store.volumes()
             assert await store.replayed(volume) == set()
-            await store.note(volume, {"b", "a"})
-            assert await store.replayed(volume) == {"a", "b"}
+            await store.note(volume, {"b", "a"}, {"b", "a"})
+            with (tmp_path / "main.jsonl.redriven").open("a") as note:
+                note.write("tor")  # the process was killed while it wrote
+            await store.note(volume, {"a", "b", "c"}, {"c"})
+            assert await store.replayed(volume) == {"a", "b", "c", "tor"}
             assert await store.volumes() == [volume] == [Volume(str(file), ((str(file), file.stat().st_size),))]
 
     asyncio.run(run())

@@ -201,7 +201,7 @@ class Replay:
             records.append(record)
             if len(records) >= BATCH_RECORDS:
                 await source.put(progress, batches.pop(way))  # type: ignore[arg-type]
-            if progress.unnoted >= NOTE_RECORDS:
+            if len(progress.unnoted) >= NOTE_RECORDS:
                 await self._note(progress)
         for way, records in batches.items():
             await self._sources[way].put(progress, records)
@@ -210,14 +210,14 @@ class Replay:
         if ok:
             self._outcome.replayed += 1
             progress.done.add(record.id)
-            progress.unnoted += 1
+            progress.unnoted.add(record.id)
         self._on_progress(1)
 
     async def _note(self, progress: _Progress) -> None:
         async with self._notes:
             if progress.unnoted:
-                progress.unnoted = 0
-                await self._store.note(progress.volume, progress.done)
+                new, progress.unnoted = progress.unnoted, set()
+                await self._store.note(progress.volume, progress.done, new)
 
 
 @dataclass(slots=True)
@@ -226,7 +226,7 @@ class _Progress:
 
     volume: Volume
     done: set[str]
-    unnoted: int = 0
+    unnoted: set[str] = field(default_factory=set)
 
 
 class _RecordSource:

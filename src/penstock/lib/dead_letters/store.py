@@ -75,8 +75,8 @@ class Store(Protocol):
     async def replayed(self, volume: Volume) -> set[str]:
         """Ids of the records that were replayed."""
 
-    async def note(self, volume: Volume, ids: set[str]) -> None:
-        """Note all ids that were replayed; those noted before are among them."""
+    async def note(self, volume: Volume, ids: set[str], new: set[str]) -> None:
+        """Note that the records `new` were replayed; `ids` are these and all that were noted before."""
 
 
 def open_store(place: str, location: Location | None = None) -> Store:
@@ -150,17 +150,17 @@ class FileStore:
         except (OSError, UnicodeDecodeError) as error:
             raise Permanent(f"{volume.name}{_NOTE} cannot be read: {error}") from error
 
-    async def note(self, volume: Volume, ids: set[str]) -> None:
+    async def note(self, volume: Volume, ids: set[str], new: set[str]) -> None:
         path = Path(volume.name + _NOTE)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with draft.open("w") as file:
-                file.writelines(f"{id_}\n" for id_ in sorted(ids))
+            with path.open("a+b") as file:
+                size = file.seek(0, os.SEEK_END)
+                torn = bool(size) and os.pread(file.fileno(), 1, size - 1) != b"\n"
+                lines = "".join(f"{id_}\n" for id_ in sorted(new))
+                file.write(b"\n" * torn + lines.encode())
                 file.flush()
                 os.fsync(file.fileno())
-            draft.replace(path)
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise Permanent(f"{path} cannot be written: {error}") from error
 
 
@@ -240,7 +240,7 @@ class BucketStore:
         except (ValueError, KeyError, TypeError) as error:
             raise Permanent(f"s3://{self._bucket}/{key} is no note of what was replayed: {error}") from error
 
-    async def note(self, volume: Volume, ids: set[str]) -> None:
+    async def note(self, volume: Volume, ids: set[str], new: set[str]) -> None:
         key = _note_of(volume.name)
         body = encode({"redriven": sorted(ids)})
         try:
