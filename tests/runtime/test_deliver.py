@@ -137,6 +137,31 @@ def test_retries_end_at_the_configured_number() -> None:
     assert rig.outcomes == [True]
 
 
+def test_a_drain_does_not_wait_out_the_long_pauses_of_retries() -> None:
+    refused = 0
+
+    def respond(documents: list[Any]) -> Reply:
+        nonlocal refused
+        again = [i for i, document in enumerate(documents) if document["n"] == 0 and refused < 12]
+        refused += len(again)
+        return [Failure(i, "429 busy", retryable=True, status=429) for i in again]
+
+    async def run() -> tuple[list[Any], float]:
+        rig = Rig(MemoryBulkSink(respond))
+        rig.submit(numbers(0, 3))
+        while refused < 11:  # the next pause is the longest there is
+            await asyncio.sleep(1)
+        begin = asyncio.get_running_loop().time()
+        await rig.delivery.drain()
+        took = asyncio.get_running_loop().time() - begin
+        await rig.delivery.close()
+        return rig.sink.arrived, took
+
+    arrived, took = run_virtual(run())
+    assert sorted(document["n"] for document in arrived) == [0, 1, 2]
+    assert took <= 3
+
+
 def test_an_absent_server_uses_up_no_retries() -> None:
     limits = Limits(request_bytes_max=1000, flush_timeout_s=1.0, max_retries=2)
     answers = iter([*[Unreachable("refused")] * 20, (), (), ()])

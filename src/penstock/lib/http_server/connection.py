@@ -459,8 +459,9 @@ class Connection(asyncio.BufferedProtocol):
             self._await_more()
 
     def _call(self, request: Request) -> Response | None:
-        """Run the handler; None when it answers later."""
+        """Run the handler; None when it answers later. It may empty the body once it has read it."""
         shared = self._shared
+        size = len(request.body)
         try:
             if shared.running >= self._limits.requests_max:
                 response: Response | Awaitable[Response] = _BUSY
@@ -471,16 +472,16 @@ class Connection(asyncio.BufferedProtocol):
             log.exception("The handler of %s failed", request.path)
             response = self._failed()
         if isinstance(response, Response):
-            shared.buffered_bytes -= len(request.body)
+            shared.buffered_bytes -= size
             return response
         self._busy = True
         shared.running += 1
-        task = shared.loop.create_task(self._answer_later(request, response))
+        task = shared.loop.create_task(self._answer_later(request, response, size))
         shared.tasks.add(task)
         task.add_done_callback(shared.tasks.discard)
         return None
 
-    async def _answer_later(self, request: Request, awaitable: Awaitable[Response]) -> None:
+    async def _answer_later(self, request: Request, awaitable: Awaitable[Response], size: int) -> None:
         shared = self._shared
         try:
             response = await awaitable
@@ -489,7 +490,7 @@ class Connection(asyncio.BufferedProtocol):
             response = self._failed()
         finally:
             shared.running -= 1
-            shared.buffered_bytes -= len(request.body)
+            shared.buffered_bytes -= size
             self._busy = False
         if self._transport is None:
             return

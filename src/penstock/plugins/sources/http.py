@@ -236,6 +236,7 @@ class HttpSource:
                 raise _Refused(Response(413, f"Buffer capacity too small for the number of records: {len(batch)}"))
             if not self._config.acknowledgments and output.write_now(batch, size):
                 return meters.answered(_OK, begin, self._clock)
+            request.body = b""  # while it waits for room its events alone take memory
             return self._wait(request, (batch, size), begin, kind)
         except _REFUSALS as error:
             return meters.answered(self._refusal(error), begin, self._clock)
@@ -248,6 +249,7 @@ class HttpSource:
             if ready is None:
                 body = await asyncio.to_thread(compression.decompress, request.body, kind, self._bytes_max)
                 ready = self._batch(request, body), len(body)
+                request.body = body = b""
             response = await self._write(*ready, begin)
         except (*_REFUSALS, TimeoutError) as error:
             response = self._refusal(error)

@@ -23,6 +23,8 @@ from penstock.sdk import BulkSink
 log = logging.getLogger(__name__)
 
 BREAKER_DELAY_S_MAX = 10.0
+DRAIN_DELAY_S_MAX = 1.0
+"""Longest pause before a retry while it drains: one that would come after the deadline is none."""
 COLLECT_S_MAX = 0.05
 """Longest time a busy lane collects before it sends what it has."""
 
@@ -64,7 +66,7 @@ class BulkDelivery:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: dict[asyncio.TimerHandle, Callable[[], None]] = {}
         self._parcels: set[Parcel] = set()
         self._pending = 0
         self._idle = asyncio.Event()
@@ -370,8 +372,9 @@ class BulkDelivery:
             self.state = SinkState("OK", "", self._around.ctx.clock.now_ms())
 
     def _backoff(self, attempts: int) -> float:
-        """Exponential from 50 ms to a minute, with full jitter over its upper half."""
-        delay = min(RETRY_DELAY_S_MIN * 2.0 ** min(attempts - 1, 16), RETRY_DELAY_S_MAX)
+        """Exponential from 50 ms to a minute (a second while it drains), with full jitter over its upper half."""
+        delay_max = DRAIN_DELAY_S_MAX if self._draining else RETRY_DELAY_S_MAX
+        delay = min(RETRY_DELAY_S_MIN * 2.0 ** min(attempts - 1, 16), delay_max)
         return delay * (0.5 + self._around.ctx.random.random() / 2)
 
     # ends
@@ -461,10 +464,21 @@ class BulkDelivery:
     async def drain(self) -> None:
         self._draining += 1
         try:
+            self._hurry()
             self._pump()
             await self._idle.wait()
         finally:
             self._draining -= 1
+
+    def _hurry(self) -> None:
+        """Bring forward what waits for longer than a drain may pause."""
+        self._paused_until = min(self._paused_until, self._now() + DRAIN_DELAY_S_MAX)
+        soon = asyncio.get_running_loop().time() + DRAIN_DELAY_S_MAX
+        for timer, act in list(self._timers.items()):
+            if timer.when() > soon:
+                timer.cancel()
+                del self._timers[timer]
+                self._later(DRAIN_DELAY_S_MAX, act)
 
     async def close(self) -> None:
         self._closed = True
@@ -499,11 +513,11 @@ class BulkDelivery:
 
     def _later(self, delay_s: float, act: Callable[[], None]) -> None:
         def fire() -> None:
-            self._timers.discard(timer)
+            del self._timers[timer]
             act()
 
         timer = asyncio.get_running_loop().call_later(delay_s, fire)
-        self._timers.add(timer)
+        self._timers[timer] = act
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
