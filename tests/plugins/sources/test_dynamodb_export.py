@@ -24,7 +24,7 @@ from penstock.plugins.sources.dynamodb.data_file import LINES_MAX
 from penstock.plugins.sources.dynamodb.export import CLOSED_MAX, ExportOptions
 from penstock.plugins.sources.dynamodb.export_items import OVERLAP_MS, ItemReader
 from penstock.plugins.sources.dynamodb.reader import Pace
-from penstock.plugins.sources.dynamodb.source import DynamodbSource
+from penstock.plugins.sources.dynamodb.source import FILES_MAX, DynamodbSource
 from penstock.testing.dynamodb import FakeDynamodb
 from penstock.testing.dynamodb_export import Change, export_files, ion_line, json_line
 from penstock.testing.virtual import LoopClock, run_virtual
@@ -663,6 +663,61 @@ async def test_what_waited_too_long_is_reported_as_lost(caplog: pytest.LogCaptur
     assert set(world.index.documents()) == {"0", "7"}
     assert any("are lost" in text for text in caplog.messages)
     assert world.counter("changeEventsProcessingErrors") == 1
+
+
+@virtual
+async def test_changes_that_wait_go_on_when_they_are_told_not_to() -> None:
+    world = World(items=2)
+    world.db.exports.takes_s = 10 * 3600
+    await asyncio.sleep(600)
+    await world.start()
+    await world.index.ready.wait()
+    world.db.put(id=5)
+    await asyncio.sleep(60)
+    assert world.index.events == []
+    await world.stop()
+    await world.start(during_export=True)
+    await world.until(lambda: "5" in world.index.documents(), 60)
+    await world.stop()
+
+
+@virtual
+async def test_closed_shards_are_read_after_the_export_too() -> None:
+    world = World(items=2)
+    await asyncio.sleep(600)
+    await world.start()
+    await world.index.ready.wait()
+    for number in range(10, 16):
+        world.db.put(id=number)
+        world.db.roll_over()
+    await world.until(lambda: len(world.index.documents()) == 8, 3600)
+    await world.stop()
+    assert world.index.documents() == world.table()
+
+
+@virtual
+async def test_a_slow_sink_holds_the_loader_up() -> None:
+    world = World()
+    big(world, 40 * LINES_MAX)
+    world.db.exports.files = 10
+    world.db.s3.read_bytes_max = 1000
+    room = asyncio.Event()
+    asked: list[int] = []
+    write = world.index.write
+
+    async def wait_for_room(batch: sdk.Batch, size_bytes: int, timeout_s: float | None = None) -> None:
+        asked.append(len(batch))
+        await room.wait()
+        await write(batch, size_bytes, timeout_s)
+
+    world.index.write = wait_for_room  # type: ignore[method-assign]
+    await world.start()
+    await asyncio.sleep(3600)
+    assert len(asked) == FILES_MAX, "one chunk of each file that is open, and no more"
+    assert sum(world.db.s3.calls[key] for key in world.db.s3.data_keys()) == FILES_MAX
+    room.set()
+    await world.until(lambda: len(world.index.exported()) == 40 * LINES_MAX)
+    await world.stop()
 
 
 @virtual

@@ -117,6 +117,8 @@ class Surroundings:
     table_arn: str = ""
     removals_of: str = ""
     """Source of the leases that keep removals until the export is loaded."""
+    during_export: bool = False
+    """Changes do not wait for the export."""
     active: int = 0
     """Shard readers at work."""
     processed: sdk.Counter = field(init=False)

@@ -34,7 +34,7 @@ class ShardReader(LeasedReader):
         self._position: str | None = self._progress.get("sequenceNumber") if shared.use_checkpoints else None
         """Reading goes on after it; None: from the oldest record."""
         self._versions = Versions.of(self._progress)
-        self._waits = bool(self._progress.get("waitForExport"))
+        self._waits = bool(self._progress.get("waitForExport")) and not shared.during_export
         self._next: str | None = self._progress.get("waitingFor") if shared.use_checkpoints else None
         """The record that waits for the export: reading goes on with it."""
         self.waiting_since_ms: int | None = None

@@ -221,6 +221,7 @@ class _Unit:
             meters=meters,
             table_arn=source._table_arn,
             removals_of=names("REMOVAL"),
+            during_export=source._during_export,
         )
         if source._export is None:
             self._shared.loaded.set()
