@@ -1,7 +1,7 @@
 """Everything a plugin may see. A plugin is one module with `Config`, `build(config, ctx)` and `EXAMPLES`.
 
 `build` does no I/O and decides everything that configuration can decide; sources and sinks reach out only in `run` and
-`start`. Failures: raise `EventError` for a bad event, `Transient` to be tried again, `Permanent` when that is of no use.
+`start`. Failures: raise `EventError` for a bad event, `Transient` to be tried again, `Permanent` where that is no use.
 """
 
 from penstock.core.batch import Batch, Body, Meta, concat, copy_value
