@@ -199,7 +199,7 @@ def test_a_pipeline_that_fails_takes_those_connected_to_it_along(plan):
         ("{proxy: x}", 4, 'Parameter "proxy" for plugin "trickle" is not supported yet.'),
         ("{codec: {liens: }}", 4, "Unable to find a plugin named 'liens'. Please ensure that plugin is annotated with "
          "appropriate values."),
-        ("{codec: {avro: }}", 4, 'Plugin "avro" is not supported yet'),
+        ("{codec: {otel_logs: }}", 4, 'Plugin "otel_logs" is not supported yet'),
         ("{codec:\n      {lines:\n         {headr: true}}}", 6,
          'Parameter "headr" for plugin "lines" does not exist. Available options include [header]. Did you mean '
          '"header"?'),
@@ -420,7 +420,7 @@ def test_extensions_of_pipeline_file_and_server(plan):
     text = """
         extension:
           aws: {secrets: {a: {secret_id: file}}}
-          geoip_service: {}
+          encryption: {}
           nonsense: {}
         p: {source: {trickle: }, sink: [bucket: {size: 1b}]}
     """
@@ -428,7 +428,7 @@ def test_extensions_of_pipeline_file_and_server(plan):
     assert not made.problems
     (aws,) = made.extensions
     assert aws.config.secrets["a"].secret_id == "file"
-    assert sorted(w.path for w in made.warnings) == ["extension > geoip_service", "extension > nonsense"]
+    assert sorted(w.path for w in made.warnings) == ["extension > encryption", "extension > nonsense"]
     refused = plan(text.replace("secrets: {a: {secret_id: file}}", "configurations: {}"))
     assert one(refused).message == "Extension /aws/configurations cannot be set in a pipeline file."
     wrong = plan(text.replace("secret_id: file", "secret_id: file, region: ''"))

@@ -96,7 +96,7 @@ def known_names(kind: str) -> list[str]:
     """Every name that means something: built, by another name, or not built yet."""
     table = _names()
     other = [*table.DEPRECATED_NAMES.get(kind, {}), *table.ALTERNATE_NAMES.get(kind, {})]
-    return sorted({*_built_in(kind_of(kind).package), *DATA_PREPPER_NAMES.get(kind, ()), *other})
+    return sorted({*names(kind), *DATA_PREPPER_NAMES.get(kind, ()), *other})
 
 
 def is_experimental(kind: str, name: str) -> bool:

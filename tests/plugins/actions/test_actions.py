@@ -175,7 +175,7 @@ def test_histogram_as_a_plain_event():
         ({"tail_sampler": {"percent": 0, "wait_period": "5s"}}, "Percent value must be greater than 0.0"),
         ({"rate_limiter": {}}, "events_per_second must be greater than 0"),
         ({"no_such": {}}, "no_such"),
-        ({"mask": {}}, "mask is no action of the aggregate processor"),
+        ({"mask": {}}, "Unable to find a plugin named 'mask'"),
     ],
 )
 def test_options_that_make_no_sense(action, message):

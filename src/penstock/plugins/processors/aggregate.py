@@ -75,8 +75,7 @@ class Aggregate:
         self._config = config
         self._clock = ctx.clock
         action = ctx.build(config.action)
-        if not isinstance(action, Action):  # actions of all processors live side by side
-            raise sdk.ConfigError(f"{config.action.name} is no action of the aggregate processor")
+        assert isinstance(action, Action)
         self._action = action
         self._identity = compile_identity(config.identification_keys)
         self._names = [key.text for key in config.identification_keys]
