@@ -96,7 +96,8 @@ def known_names(kind: str) -> list[str]:
     """Every name that means something: built, by another name, or not built yet."""
     table = _names()
     other = [*table.DEPRECATED_NAMES.get(kind, {}), *table.ALTERNATE_NAMES.get(kind, {})]
-    return sorted({*names(kind), *DATA_PREPPER_NAMES.get(kind, ()), *other})
+    built = [name for name in _built_in(kind_of(kind).package) if not _is_of_another_kind(kind, name)]
+    return sorted({*built, *DATA_PREPPER_NAMES.get(kind, ()), *other})
 
 
 def is_experimental(kind: str, name: str) -> bool:
