@@ -94,6 +94,7 @@ def test_only_refused_items_are_sent_again() -> None:
     assert sorted(d["n"] for d in rig.sink.arrived) == list(range(50))
     sent = [d["n"] for request in rig.sink.requests for d in request]
     assert sorted(n for n in sent if sent.count(n) > 1) == sorted(2 * list(range(0, 50, 5)))
+    assert rig.ctx.metrics.timer("timeElapsed").count == len(rig.sink.requests)
     assert rig.outcomes == [True]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from penstock.core.metrics import Registry
 from penstock.sdk import Batch, BufferFull, BufferTooSmall, Context, Handle
 from penstock.testing.virtual import LoopClock, run_virtual
 
@@ -38,6 +39,27 @@ def test_small_writes_are_joined_and_large_ones_handed_over_whole() -> None:
         while buffer._queue:
             sizes.append((await buffer.read()).events)
         assert sizes == [8, 8, 30]
+
+    run_virtual(run())
+
+
+def test_its_timers_tell_of_every_batch() -> None:
+    async def run() -> None:
+        registry = Registry()
+        clock = LoopClock(asyncio.get_running_loop())
+        buffer = module.build(module.Config(), Context("p", "b", clock=clock, registry=registry))
+        assert buffer.write_now(batch_of(4), 1)
+        await buffer.write(batch_of(4), 1)
+        await asyncio.sleep(2)
+        buffer.done(await buffer.read())
+        scope = registry.scope("p", "BlockingBuffer")
+        timers = {name: scope.timer(name) for name in ("writeTimeElapsed", "readLatency", "checkpointTimeElapsed")}
+        assert {name: timer.count for name, timer in timers.items()} == {
+            "writeTimeElapsed": 2,
+            "readLatency": 2,
+            "checkpointTimeElapsed": 1,
+        }
+        assert timers["readLatency"].total == pytest.approx(4)
 
     run_virtual(run())
 

@@ -36,7 +36,7 @@ class BoundedBlockingBuffer:
         self._join_max = config.batch_size
         self._pipeline = ctx.pipeline
         self._monotonic = ctx.clock.monotonic
-        self._queue: deque[tuple[sdk.Batch, int]] = deque()
+        self._queue: deque[tuple[sdk.Batch, int, float]] = deque()
         self._queued = 0
         self._events = 0
         self._bytes = 0
@@ -51,8 +51,8 @@ class BoundedBlockingBuffer:
         self._timeouts = metrics.counter("writeTimeouts")
         self._write_time = metrics.timer("writeTimeElapsed")
         self._read_time = metrics.timer("readTimeElapsed")
-        metrics.timer("readLatency")
-        metrics.timer("checkpointTimeElapsed")
+        self._latency = metrics.timer("readLatency")
+        self._checkpoint_time = metrics.timer("checkpointTimeElapsed")
         metrics.gauge("recordsInBuffer", lambda: self._queued)
         metrics.gauge("recordsInFlight", lambda: self._events - self._queued)
         metrics.gauge("capacityUsed", lambda: self._events)
@@ -64,7 +64,9 @@ class BoundedBlockingBuffer:
         assert not self._closed, "write to a closed buffer"
         if self._writers or self._granted or not self._fits(len(batch), size_bytes):
             return False
-        self._put(batch, size_bytes)
+        begin = self._monotonic()
+        self._put(batch, size_bytes, begin)
+        self._write_time.observe(self._monotonic() - begin)
         return True
 
     async def write(self, batch: sdk.Batch, size_bytes: int, timeout_s: float | None = None) -> None:
@@ -74,7 +76,6 @@ class BoundedBlockingBuffer:
             raise sdk.BufferTooSmall(f"Buffer capacity too small for the number of records: {events}")
         begin = self._monotonic()
         if self.write_now(batch, size_bytes):
-            self._write_time.observe(self._monotonic() - begin)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writers.append((turn, events, size_bytes))
@@ -95,8 +96,9 @@ class BoundedBlockingBuffer:
         self._granted -= 1
         self._events -= events
         self._bytes -= size_bytes
-        self._put(batch, size_bytes)
-        self._write_time.observe(self._monotonic() - begin)
+        now = self._monotonic()
+        self._put(batch, size_bytes, now)
+        self._write_time.observe(now - begin)
 
     async def read(self) -> sdk.Load | None:
         begin = self._monotonic()
@@ -106,12 +108,15 @@ class BoundedBlockingBuffer:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._readers.append(turn)
             await turn
-        batch, size = self._queue.popleft()
+        now = self._monotonic()
+        batch, size, written = self._queue.popleft()
+        self._latency.observe(now - written)
         events = len(batch)
         if events < self._join_max and self._queue:
             joined = [batch]
             while self._queue and events + len(self._queue[0][0]) <= self._join_max:
-                more, more_size = self._queue.popleft()
+                more, more_size, written = self._queue.popleft()
+                self._latency.observe(now - written)
                 joined.append(more)
                 events += len(more)
                 size += more_size
@@ -122,8 +127,10 @@ class BoundedBlockingBuffer:
         return sdk.Load(batch, events, size)
 
     def done(self, load: sdk.Load) -> None:
+        begin = self._monotonic()
         self._processed.add(load.events)
         self._free(load.events, load.size_bytes)
+        self._checkpoint_time.observe(self._monotonic() - begin)
 
     def close(self) -> None:
         self._closed = True
@@ -132,13 +139,13 @@ class BoundedBlockingBuffer:
     def _fits(self, events: int, size_bytes: int) -> bool:
         return self._events + events <= self.events_max and self._bytes + size_bytes <= self.bytes_max
 
-    def _put(self, batch: sdk.Batch, size_bytes: int) -> None:
+    def _put(self, batch: sdk.Batch, size_bytes: int, now: float) -> None:
         events = len(batch)
         self._events += events
         self._bytes += size_bytes
         self._queued += events
         self._written.add(events)
-        self._queue.append((batch, size_bytes))
+        self._queue.append((batch, size_bytes, now))
         self._wake_readers()
 
     def _give_back(self, turn: asyncio.Future[None], events: int, size_bytes: int) -> None:

@@ -240,6 +240,7 @@ class BulkDelivery:
             now = self._now()
             self._in_flight -= 1
             self._reply_s = now - begin
+            self._around.elapsed.observe(self._reply_s)
             self._rest_until = now + min(self._reply_s, COLLECT_S_MAX, self._sink.limits.flush_timeout_s)
         if dead:  # apart from the lane: a slow queue of dead letters does not hold up what can be written
             self._run(self._bury(dead))

@@ -76,6 +76,8 @@ class Surroundings:
         self._dead = ctx.metrics.counter("deadLetters")
         self._dead_failed = ctx.metrics.counter("deadLetterErrors")
         self.records_in = ctx.metrics.counter("recordsIn")
+        self.elapsed = ctx.metrics.timer("timeElapsed")
+        """Times of the requests to the sink."""
         self.latency = ctx.metrics.timer("PipelineLatency")
         self.end_to_end = ctx.metrics.timer("EndToEndLatency")
 

@@ -93,8 +93,12 @@ class WriteDelivery:
         attempts = 0
         clock = self._around.ctx.clock
         while True:
+            begin = clock.monotonic()
             try:
-                await self._sink.write(batch)
+                try:
+                    await self._sink.write(batch)
+                finally:
+                    self._around.elapsed.observe(clock.monotonic() - begin)
             except Transient as error:
                 attempts += 1
                 self.state = SinkState("DEGRADED", str(error), clock.now_ms())
