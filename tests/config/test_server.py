@@ -27,6 +27,7 @@ def test_camel_case_and_snake_case():
     ("text", "message"),
     [
         ("server_port: -1", "Server port must be a positive integer"),
+        ("server_port: 99999", "Server port should be between 0 and 65535."),
         ("metric_tags: {a: '1', b: '2', c: '3', d: '4'}", "metricTags cannot be more than 3"),
         (
             "metric_tag_filters: [{pattern: a, tags: {a: '1', b: '2', c: '3', d: '4'}}]",

@@ -314,7 +314,10 @@ class ServerConfig(sdk.PluginConfig):
     private_key_password: Annotated[sdk.Secret, _camel("private_key_password")] = sdk.Secret("")
     """Password of the key in it."""
     server_port: Annotated[
-        int, _camel("server_port"), _rule(lambda port: port >= 0, "Server port must be a positive integer")
+        int,
+        _camel("server_port"),
+        _rule(lambda port: port >= 0, "Server port must be a positive integer"),
+        _rule(lambda port: port <= 65535, "Server port should be between 0 and 65535."),
     ] = 4900
     """Port of the admin endpoints and of the metrics; 0 takes a free one, which the log names."""
     authentication: Authentication | None = None
