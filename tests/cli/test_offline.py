@@ -5,6 +5,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+import penstock.sdk  # noqa: F401 (before a command runs in this process: only then have options descriptions)
 from penstock.cli import COMMANDS, _loaded, application
 
 GOOD = "p:\n  source: {http: }\n  sink:\n    - stdout:\n"
