@@ -178,6 +178,47 @@ def test_what_cannot_be_drained_in_time_is_told() -> None:
     run_virtual(run())
 
 
+class Posts:
+    """A source that has answered already when its events enter: nobody will ask it again."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._stopped = asyncio.Event()
+
+    async def run(self, output: Output) -> None:
+        output.started()
+        for n in range(self._count):
+            await output.write(Batch([{"n": n}]), 10)
+        await self._stopped.wait()
+
+    async def stop(self) -> None:
+        self._stopped.set()
+
+
+@pytest.mark.parametrize("size", [2, 10, 500])
+def test_accepted_events_that_nobody_can_ask_for_again_are_kept_at_a_late_end(size: int) -> None:
+    """They are in the sink's queue, in a worker's hand and in two buffers when the time for draining is over."""
+
+    async def run() -> None:
+        chain = CHAIN.replace(
+            "source: first", f"source: first\n  buffer: {{bounded_blocking: {{buffer_size: {size}}}}}"
+        )
+        letters = MemoryDeadLetters()
+        stuck = MemoryBulkSink(lambda documents: Transient("503"))
+        engine = engine_of(
+            chain, {"first": Posts(300)}, {("second", 0): stuck}, drain_timeout_s=20, dead_letters=letters
+        )
+        running = asyncio.create_task(engine.run())
+        await asyncio.sleep(5)
+        engine.stop()
+        assert await running == EXIT_NOT_DRAINED
+        kept = [letter.failed_data["document"]["n"] for letter in letters.letters]
+        assert sorted(kept) == list(range(300))
+        assert "was shut down" in letters.letters[0].failed_data["message"]
+
+    run_virtual(run())
+
+
 def test_a_data_directory_has_one_owner(tmp_path: Path) -> None:
     async def run() -> None:
         first = engine_of(TWO, {"one": ListSource([]), "two": ListSource([])}, {}, data_dir=tmp_path)

@@ -29,6 +29,11 @@ class Handle:
         """Releases that came after the handle had expired."""
 
     @property
+    def heard(self) -> bool:
+        """Whether somebody waits for the outcome, and so can ask again for what was not delivered."""
+        return self._on_done is not None
+
+    @property
     def pending(self) -> int:
         """Counts not yet released, the source's own included."""
         return self._count
@@ -86,6 +91,10 @@ class JoinedHandle(Handle):
     def parts(self) -> int:
         """Distinct handles that wait for this one."""
         return len(self._parts)
+
+    @property
+    def heard(self) -> bool:
+        return any(handle.heard for handle in self._parts)
 
     def join(self, handle: Handle, count: int) -> None:
         """Take over `count` counts of `handle`. Called by `Batch.join` alone."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -15,7 +17,7 @@ from penstock.core.errors import Permanent, Transient
 from penstock.core.handle import Handle
 from penstock.core.metrics import Counter, Timer
 from penstock.expr import Expression
-from penstock.runtime.deliver import Delivery, SinkState, Surroundings, plain
+from penstock.runtime.deliver import Delivery, SinkState, Surroundings, document_at, plain
 from penstock.runtime.forward import Forwarder
 from penstock.sdk import Buffer, Context, Load, Sink, Source
 
@@ -118,6 +120,8 @@ class Pipeline:
         self._source_task: asyncio.Task[None] | None = None
         self._stopping = False
         self._last: asyncio.Future[None] | None = None
+        self._left: list[Batch] = []
+        """What a worker had in hand when it was cut off."""
         simple = len(parts.branches) == 1 and not parts.branches[0].routes and parts.branches[0].delivery is not None
         self._only = parts.branches[0] if simple else None
         self._holds = any(stage.drain for stage in parts.stages)
@@ -216,16 +220,21 @@ class Pipeline:
                 previous = None
             ticket = _Ticket(buffer, load) if load.events else _NO_TICKET
             size_each = load.size_bytes / max(1, load.events)
-            for chunk in load.batch.chunks(CHUNK_EVENTS_MAX):
-                out = await self._process(chunk, previous=previous)
-                if previous is not None:
-                    await previous
-                if len(out):
-                    await self._dispatch(out, ticket, int(size_each * len(out)))
-                now = self._loop.time()
-                if now - breath > 0.002:
-                    await asyncio.sleep(0)
-                    breath = self._loop.time()
+            chunks = deque(load.batch.chunks(CHUNK_EVENTS_MAX))
+            try:
+                while chunks:
+                    out = await self._process(chunks.popleft(), previous=previous)
+                    if previous is not None:
+                        await previous
+                    if len(out):
+                        await self._dispatch(out, ticket, int(size_each * len(out)))
+                    now = self._loop.time()
+                    if now - breath > 0.002:
+                        await asyncio.sleep(0)
+                        breath = self._loop.time()
+            except asyncio.CancelledError:
+                self._left += chunks
+                raise
             if load.events:
                 ticket.done()
             if turn is not None:
@@ -304,10 +313,16 @@ class Pipeline:
         """Events from another pipeline: waits for room without limit."""
         buffer = self.parts.buffer
         share = size_bytes // max(1, len(batch))
-        for chunk in batch.chunks(min(CHUNK_EVENTS_MAX, buffer.events_max)):
-            size = min(share * len(chunk), buffer.bytes_max)
-            if not buffer.write_now(chunk, size):
-                await buffer.write(chunk, size)
+        chunks = deque(batch.chunks(min(CHUNK_EVENTS_MAX, buffer.events_max)))
+        try:
+            while chunks:
+                size = min(share * len(chunks[0]), buffer.bytes_max)
+                if not buffer.write_now(chunks[0], size):
+                    await buffer.write(chunks[0], size)
+                chunks.popleft()
+        except asyncio.CancelledError:
+            self._left += chunks
+            raise
 
     # out
 
@@ -422,6 +437,9 @@ class Pipeline:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        for batch in [*self._left, *self.parts.buffer.rest()]:
+            await self._around.keep_unheard(batch, partial(document_at, batch))
+            batch.release_all(ok=False)
         for branch in self.parts.branches:
             if branch.delivery is not None:
                 await branch.delivery.close()

@@ -87,6 +87,9 @@ class Buffer(Protocol):
     def close(self) -> None:
         """No more writes; readers get what is left, then None."""
 
+    def rest(self) -> list[Batch]:
+        """Take out what nobody has read: the pipeline ends."""
+
 
 @dataclass(slots=True)
 class Load:

@@ -136,6 +136,15 @@ class BoundedBlockingBuffer:
         self._closed = True
         self._wake_readers()
 
+    def rest(self) -> list[sdk.Batch]:
+        batches = []
+        while self._queue:
+            batch, size_bytes, _ = self._queue.popleft()
+            self._queued -= len(batch)
+            self._free(len(batch), size_bytes)
+            batches.append(batch)
+        return batches
+
     def _fits(self, events: int, size_bytes: int) -> bool:
         return self._events + events <= self.events_max and self._bytes + size_bytes <= self.bytes_max
 

@@ -4,7 +4,7 @@ Nobody else retries, dead-letters or releases. Source of the rules: `delivery` i
 """
 
 from penstock.runtime.deliver.bulk import BulkDelivery
-from penstock.runtime.deliver.surroundings import Delivery, SinkState, Surroundings, plain
+from penstock.runtime.deliver.surroundings import Delivery, SinkState, Surroundings, document_at, plain
 from penstock.runtime.deliver.write import WriteDelivery
 
-__all__ = ["BulkDelivery", "Delivery", "SinkState", "Surroundings", "WriteDelivery", "plain"]
+__all__ = ["BulkDelivery", "Delivery", "SinkState", "Surroundings", "WriteDelivery", "document_at", "plain"]

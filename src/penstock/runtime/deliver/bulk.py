@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 from penstock.core.batch import Batch, concat
@@ -489,6 +490,8 @@ class BulkDelivery:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for parcel in self._parcels:
+            data = dict(zip(parcel.slots, parcel.data, strict=True))
+            await self._around.keep_unheard(parcel.batch, partial(self._known_of, data))
             if parcel.events is not None:
                 parcel.events.release_all(ok=True)
             parcel.batch.release_all(ok=False)
@@ -497,6 +500,9 @@ class BulkDelivery:
         self._queue.clear()
         self._pending = 0
         self._idle.set()
+
+    def _known_of(self, data: dict[int, bytes], slot: int) -> dict[str, Any]:
+        return self._sink.dead_letter(data[slot]) if slot in data else {}
 
     def _wake_at(self, delay_s: float) -> None:
         """Pump again in a while; an earlier appointment stands."""

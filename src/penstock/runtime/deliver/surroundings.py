@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from penstock.sdk import Context, DeadLetter, DeadLetterWriter
 log = logging.getLogger(__name__)
 
 RETRY_DELAY_S_MIN = 0.05
+KEEP_TIMEOUT_S = 10.0
+SHUT_DOWN = "the pipeline was shut down before this event could be delivered"
 RETRY_DELAY_S_MAX = 60.0
 
 
@@ -89,6 +92,24 @@ class Surroundings:
             failed_data["message"] = ""
         return DeadLetter(name, name, ctx.pipeline, ctx.clock.now_ns(), failed_data)
 
+    async def keep_unheard(self, batch: Batch, failed_data: Callable[[int], dict[str, Any]]) -> None:
+        """Nothing is delivered any more: dead letters for those events whose source will not ask again.
+
+        They were accepted. The others are left to their sources, which hear no. `failed_data` tells what is known of
+        the event at a place.
+        """
+        places = [i for i, handle in enumerate(batch.handles) if handle and not (handle.done or handle.heard)]
+        if not places:
+            return
+        known = {"status": 0, "message": SHUT_DOWN}
+        try:
+            async with asyncio.timeout(KEEP_TIMEOUT_S):
+                kept = await self.bury([self.letter({**failed_data(place), **known}) for place in places])
+        except TimeoutError:
+            kept = False
+        if kept:
+            batch.release(places, ok=True)
+
     async def bury(self, letters: Sequence[DeadLetter], events: Batch | None = None) -> bool:
         """Write dead letters; False when even that fails, then the events count as undelivered.
 
@@ -157,6 +178,11 @@ async def _hand_over(pipeline: FailurePipeline, events: Batch, letters: Sequence
         }
         size_bytes += len(encode(plain(body)))
     await pipeline.take_over(events.select(range(len(events))), size_bytes)
+
+
+def document_at(batch: Batch, place: int) -> dict[str, Any]:
+    """What a dead letter says of an event that no sink has encoded."""
+    return {"document": plain(batch.bodies[place])}
 
 
 def plain(value: Any) -> Any:

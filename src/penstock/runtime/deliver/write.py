@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from penstock.core.batch import Batch
 from penstock.core.errors import Permanent, Transient
@@ -15,6 +16,7 @@ from penstock.runtime.deliver.surroundings import (
     RETRY_DELAY_S_MIN,
     SinkState,
     Surroundings,
+    document_at,
     plain,
 )
 from penstock.sdk import WriteSink
@@ -134,6 +136,8 @@ class WriteDelivery:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         while self._queue:
-            self._queue.popleft().end(written=False, ok=False)
+            waiting = self._queue.popleft()
+            await self._around.keep_unheard(waiting.batch, partial(document_at, waiting.batch))
+            waiting.end(written=False, ok=False)
         self._pending = 0
         self._idle.set()
