@@ -40,10 +40,12 @@ Row = tuple[str | None, ...]
 """What the kept groups matched, None for those that took no part."""
 
 GATE_RARITY_MIN = 1.5
-PIVOT_RARITY_MIN = 3.0
+PIVOT_RARITY_MIN = 2.5
 PIVOTS_TRIED_MAX = 8
 RARE_STARTS_MAX = 24
 """A set of first characters is worth a scan of its own up to this size."""
+TELLING_STARTS_MAX = 8
+"""Up to this many first characters leave so few positions that trying each of them is cheaper than a pivot."""
 
 
 class Search:
@@ -218,7 +220,7 @@ def _pivot(items: list[Node]) -> tuple[int, str] | None:
     """The first telling text behind a beginning that can stand nearly anywhere."""
     if not items or isinstance(items[0], At):
         return None
-    if len(starts(seq(items), NOTHING, through=True) & _ASCII) <= RARE_STARTS_MAX:
+    if len(starts(seq(items), NOTHING, through=True) & _ASCII) <= TELLING_STARTS_MAX:
         return None
     for place, text in _texts(items):
         if place and _rarity(text) >= PIVOT_RARITY_MIN and not referred(seq(items)):
