@@ -70,6 +70,14 @@ def test_a_source_that_was_replaced_is_not_deleted():
     assert bodies({"delete_source": True}, {"message": '{"message": "x"}'}) == [{"message": "x"}]
 
 
+def test_a_source_of_which_nothing_was_written_is_not_deleted():
+    config = {"delete_source": True, "destination": "d", "overwrite_if_destination_exists": False}
+    assert bodies(config, {"message": '{"a": 1}', "d": 1}) == [{"message": '{"a": 1}', "d": 1}]
+    assert bodies(config, {"message": '{"a": 1}'}) == [{"d": {"a": 1}}]
+    config["destination"] = "a/b"  # below a value that is no object: nothing can be written there
+    assert bodies(config, {"message": '{"a": 1}', "a": 5}) == [{"message": '{"a": 1}', "a": 5}]
+
+
 def test_a_pointer_to_nothing_takes_the_whole():
     assert bodies({"pointer": "x/y", "delete_source": True}, {"message": '{"a": 1}'}) == [{"a": 1}]
 
