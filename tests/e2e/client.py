@@ -54,8 +54,18 @@ class Client:
 class Shippers:
     """Threads that deliver events over a connection each, in requests of `size` events."""
 
-    def __init__(self, port: int, events: Sequence[Any], *, path: str = "/log/ingest", count: int = 4, size: int = 100):
+    def __init__(
+        self,
+        port: int,
+        events: Sequence[Any],
+        *,
+        path: str = "/log/ingest",
+        count: int = 4,
+        size: int = 100,
+        timeout_s: float = 60.0,
+    ) -> None:
         self._errors: list[BaseException] = []
+        self._timeout_s = timeout_s
         chunks = [events[start : start + size] for start in range(0, len(events), size)]
         self._threads = [
             threading.Thread(target=self._ship, args=(port, path, chunks[number::count]), daemon=True)
@@ -66,7 +76,7 @@ class Shippers:
         try:
             with Client(port, path) as client:
                 for chunk in chunks:
-                    client.deliver(chunk)
+                    client.deliver(chunk, timeout_s=self._timeout_s)
         except BaseException as error:
             self._errors.append(error)
 

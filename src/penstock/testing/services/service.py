@@ -129,6 +129,20 @@ class Service(ABC):
             shutil.rmtree(self._work, ignore_errors=True)
             self._work = None
 
+    def kill(self) -> None:
+        """Kill -9, as a power cut would: what the server had not written to its disk is gone."""
+        assert self._process is not None, f"{self.name} is not running"
+        self._process.kill()
+        self._process.wait()
+
+    def revive(self) -> None:
+        """Start the killed server again, with the same port and data, and wait until it serves."""
+        assert self._process is not None and self._work is not None and self.log_path is not None
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._launch(self._work, self.log_path)
+        self._wait_until_ready()
+
     def log_tail(self, lines: int = 40, *, since_byte: int = 0) -> str:
         """The last lines that the server wrote, no earlier than `since_byte` of the log file."""
         if self.log_path is None or not self.log_path.exists():
@@ -167,16 +181,19 @@ class Service(ABC):
         self.port = free_port()
         self._work = Path(tempfile.mkdtemp(prefix=f"penstock-{self.name}-"))
         self.log_path = _new_log(self.name, self.port)
-        command = self.command(self.port, self._work)
-        with self.log_path.open("wb") as log:
+        self._launch(self._work, self.log_path)
+
+    def _launch(self, work: Path, log_path: Path) -> None:
+        command = self.command(self.port, work)
+        with log_path.open("ab") as log:
             try:
                 self._process = subprocess.Popen(  # noqa: S603 (each service names its own program)
                     list(command.argv),
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, "TMPDIR": str(self._work), **command.environment},
-                    cwd=self._work,
+                    env={**os.environ, "TMPDIR": str(work), **command.environment},
+                    cwd=work,
                     start_new_session=True,  # Ctrl-C goes to the tests, which then stop the server in order
                 )
             except OSError as error:
