@@ -51,7 +51,7 @@ MISSING: Final = Missing()
 class Key:
     """A path into a body. Two keys are equal when they lead to the same place."""
 
-    __slots__ = ("delete", "exists", "get", "name", "parts", "put", "take", "text")
+    __slots__ = ("delete", "exists", "get", "name", "parts", "put", "take", "text", "top")
 
     get: Callable[[Body], Any]
     """The value, or `MISSING`. Never raises."""
@@ -71,6 +71,8 @@ class Key:
         """The key without a trailing slash."""
         self.parts = _split(self.name)
         """The unescaped names from the root to the value; none for the root itself."""
+        self.top = self.parts[0] if len(self.parts) == 1 and not _DIGITS.fullmatch(self.parts[0]) else None
+        """The name at the top of the event, where `get`, `put`, `take` and `exists` are those of the body itself."""
         self.get = _getter(self.parts)
         self.put = _putter(self.parts, self.name)
         self.take = _taker(self.parts, self.name)

@@ -69,8 +69,9 @@ class Compiler:
         self.keys: set[Key] = set()
         self.needs_meta = False
         self.warnings: list[str] = []
+        self.names: dict[str, Any] = {}
+        """What the names in the source stand for."""
         self._around = around
-        self._names: dict[str, Any] = {}
         self._variables = 0
 
     def compile(self, node: Node) -> Part:
@@ -82,7 +83,7 @@ class Compiler:
 
     def function(self, part: Part) -> Evaluate:
         """The Python function of a part."""
-        run: Evaluate = eval(f"lambda body, meta: {part.source}", self._names)  # noqa: S307 (source of our own making)
+        run: Evaluate = eval(f"lambda body, meta: {part.source}", self.names)  # noqa: S307 (source of our own making)
         return run
 
     def _compile(self, node: Node) -> Part:
@@ -114,8 +115,8 @@ class Compiler:
 
     def _bind(self, value: Any) -> str:
         """A name for `value` in the source."""
-        name = f"_{len(self._names)}"
-        self._names[name] = value
+        name = f"_{len(self.names)}"
+        self.names[name] = value
         return name
 
     def _call_of(self, run: Evaluate) -> str:

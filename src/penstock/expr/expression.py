@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from penstock.core.batch import Body, Meta, copy_value
 from penstock.core.clock import Clock
 from penstock.core.errors import ExpressionError
+from penstock.core.inline import Inline
 from penstock.core.key import Key
 from penstock.expr.compile import Compiler, Part
 from penstock.expr.functions import Evaluate, Surroundings
@@ -20,11 +22,14 @@ log = logging.getLogger(__name__)
 
 Test = Callable[[Body, Meta], bool]
 
+_NAMES = re.compile(r"\b(?:_|v)[0-9]+\b", re.ASCII)
+"""What the compiler calls values and variables; no other words of its source look like that."""
+
 
 class Expression:
     """What a statement means: `evaluate` gives its value, `test` its truth."""
 
-    __slots__ = ("evaluate", "failures", "keys", "needs_meta", "test", "text", "typed", "warnings")
+    __slots__ = ("_values", "evaluate", "failures", "keys", "needs_meta", "source", "test", "text", "typed", "warnings")
 
     evaluate: Callable[[Body, Meta], Any]
     """The value; it shares nothing with the event. Raises ExpressionError."""
@@ -46,7 +51,23 @@ class Expression:
         """How often `test` gave false because the evaluation failed."""
         self.typed = run = compiler.function(part)
         self.evaluate = _evaluate(text, run, computed=part.computed)
-        self.test = run if part.boolean and part.safe else self._guarded(run)
+        self.source: str | None = None
+        """The Python expression that `test` is, where there is nothing else to it."""
+        self.test = self._guarded(run)
+        if part.boolean and part.safe:
+            self.test, self.source = run, part.source
+        self._values = compiler.names
+
+    def inline(self, prefix: str) -> Inline:
+        """What `test` does, as a Python expression over `body` and `meta`. All its names begin with `prefix`."""
+        if self.source is None:
+            inline = Inline(f"{prefix}_test(body, meta)", **{f"{prefix}_test": self.test})
+        else:
+            used = {name for name in _NAMES.findall(self.source) if name in self._values}
+            names = {prefix + name: self._values[name] for name in used}
+            inline = Inline(_NAMES.sub(rf"{prefix}\g<0>", self.source), **dict(sorted(names.items())))
+        inline.reads_meta = self.needs_meta
+        return inline
 
     def _guarded(self, run: Test) -> Test:
         def test(body: Body, meta: Meta) -> bool:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from penstock.core.batch import Batch
 from penstock.core.errors import EventError, ExpressionError
+from penstock.core.inline import Inline
 from penstock.expr import Expression
-from penstock.lib.regex import TimeLimit, TimeLimitExceeded
+from penstock.lib.inline import PLACE, compile_limited_loop
+from penstock.lib.regex import TimeLimit
 
 MATCHING_S_MAX = 2.0
 """CPU seconds that matching may take for one event."""
@@ -16,7 +18,11 @@ Fail = Callable[[Batch, int, EventError | ExpressionError], None]
 
 
 def each_limited(
-    change: Callable[[Batch, int], None], *, when: Expression | None, fail: Fail, seconds: float | None = None
+    change: Callable[[Batch, int], None] | Inline,
+    *,
+    when: Expression | None,
+    fail: Fail,
+    seconds: float | None = None,
 ) -> Callable[[Batch], Batch]:
     """A loop that calls `change` with the places for which `when` holds; those that fail or take too long go to `fail`.
 
@@ -24,22 +30,8 @@ def each_limited(
     again for the event at hand: an event fails for its own matches alone. `seconds` is `MATCHING_S_MAX` unless given.
     """
     limit = TimeLimit(MATCHING_S_MAX if seconds is None else seconds)
-    test = None if when is None else when.test
-
-    def handle(batch: Batch, begin: int) -> int:
-        """Handle the events from a place on; returns the place where the limit was met."""
-        metas, origin, bodies = batch.metas, batch.origin, batch.bodies
-        place = begin
-        try:
-            for place in range(begin, len(bodies)):
-                try:
-                    if test is None or test(bodies[place], metas[place] or origin):
-                        change(batch, place)
-                except (EventError, ExpressionError) as error:
-                    fail(batch, place, error)
-        except TimeLimitExceeded:
-            return place
-        return len(bodies)
+    inline = change if isinstance(change, Inline) else Inline(f"change(batch, {PLACE})", change=change)
+    handle = compile_limited_loop(inline, when=when, fail=fail)
 
     def run(batch: Batch) -> Batch:
         place, end = 0, len(batch)

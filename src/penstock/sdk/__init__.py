@@ -19,6 +19,7 @@ from penstock.core.errors import (
 )
 from penstock.core.event import compile_document
 from penstock.core.handle import Handle, JoinedHandle
+from penstock.core.inline import Inline
 from penstock.core.json_text import decode, encode
 from penstock.core.key import MISSING
 from penstock.core.metrics import Counter, Gauge, Scope, Summary, Timer
@@ -96,6 +97,7 @@ __all__ = [
     "Gauge",
     "Handle",
     "HoldingProcessor",
+    "Inline",
     "InputCodec",
     "Items",
     "JoinedHandle",

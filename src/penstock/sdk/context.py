@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 from penstock.core.batch import Batch, Body, Meta
 from penstock.core.clock import Clock
 from penstock.core.errors import EventError, ExpressionError
+from penstock.core.inline import Inline
 from penstock.core.metrics import Registry, Scope
 from penstock.expr import Expression
+from penstock.lib.inline import compile_loop
 from penstock.sdk.options import PluginUse
 from penstock.sdk.protocols import BatchFn, EventFn
 
@@ -53,6 +55,7 @@ class Context:
         extensions: Mapping[str, Any] | None = None,
         open_leases: Callable[[], LeaseStore] | None = None,
         lease_prefix: str = "",
+        share_port: Callable[[str, int], Awaitable[int]] | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.plugin = plugin
@@ -73,6 +76,9 @@ class Context:
         self.open_leases = open_leases
         """Opens the store of leases that the server configuration names; None: a source has its own."""
         self.lease_prefix = lease_prefix
+        self.share_port = share_port
+        """Gives the port that all units of this pipeline listen on for a host and a port, 0 included; raises OSError
+        when it is taken. None: this process shares it with nobody."""
         self.extensions = extensions or {}
         """What the configured extensions have built, by their names."""
         self.log = logging.getLogger(f"penstock.plugins.{kind}.{plugin}")
@@ -97,13 +103,14 @@ class Context:
             extensions=self.extensions,
             open_leases=self.open_leases,
             lease_prefix=self.lease_prefix,
+            share_port=self.share_port,
         )
         make = {"input_codec": "build_decoder", "output_codec": "build_encoder"}.get(use.kind, "build")
         return getattr(use.module, make)(use.config, inner)
 
     def each(
         self,
-        change: EventFn,
+        change: EventFn | Inline,
         *,
         when: Expression | None = None,
         tags: Sequence[str] = (),
@@ -112,34 +119,9 @@ class Context:
         """A loop that applies `change` to the events for which `when` holds.
 
         An `EventError`, or a condition that gives no Boolean, leaves that event as it was: it is tagged with `tags`,
-        counted under `failures` (and by cause) and goes on.
+        counted under `failures` (and by cause) and goes on. An `Inline` saves the call.
         """
-        fail = self.failure(tags, failures)
-        if when is None:
-
-            def every(batch: Batch) -> Batch:
-                for index, body in enumerate(batch.bodies):
-                    try:
-                        change(body)
-                    except (EventError, ExpressionError) as error:
-                        fail(batch, index, error)
-                return batch
-
-            return every
-
-        test = when.test
-
-        def some(batch: Batch) -> Batch:
-            metas, origin = batch.metas, batch.origin
-            for index, body in enumerate(batch.bodies):
-                try:
-                    if test(body, metas[index] or origin):
-                        change(body)
-                except (EventError, ExpressionError) as error:
-                    fail(batch, index, error)
-            return batch
-
-        return some
+        return compile_loop(change, when=when, fail=self.failure(tags, failures))
 
     def each_event(
         self,
@@ -150,21 +132,7 @@ class Context:
         failures: str = "processingErrors",
     ) -> BatchFn:
         """Like `each`, for a change that reads metadata (to write it, loop over the batch and use `Batch.meta`)."""
-        fail = self.failure(tags, failures)
-        test = None if when is None else when.test
-
-        def loop(batch: Batch) -> Batch:
-            metas, origin = batch.metas, batch.origin
-            for index, body in enumerate(batch.bodies):
-                meta = metas[index] or origin
-                try:
-                    if test is None or test(body, meta):
-                        change(body, meta)
-                except (EventError, ExpressionError) as error:
-                    fail(batch, index, error)
-            return batch
-
-        return loop
+        return self.each(Inline("change(body, meta)", change=change), when=when, tags=tags, failures=failures)
 
     def failure(
         self, tags: Sequence[str] = (), failures: str = "processingErrors"
