@@ -265,6 +265,35 @@ def test_built_in_types_set_up_their_index_with_its_template(
             call(opensearch, "DELETE", path)
 
 
+@pytest.mark.parametrize("template_type", ["v1", "index-template"])
+def test_metrics_become_samples_of_time_series(opensearch: Any, template_type: str) -> None:
+    kind = "_template" if template_type == "v1" else "_index_template"
+    alias = "metrics-tsdb-v1"
+    metric = {"kind": "GAUGE", "name": "up", "time": "2024-01-01T00:00:00.5Z", "value": 1, "attributes": {"job": "api"}}
+    histogram = {"kind": "HISTOGRAM", "name": "size", "time": "2024-01-01T00:00:01Z", "count": 3, "sum": 0.5}
+    buckets = {"bucketCountsList": [1, 2], "explicitBoundsList": [10.5]}
+    try:
+        options = {"index_type": "tsdb", "template_type": template_type}
+        failures, registry = run(opensearch, options, ([metric, {**histogram, **buckets}], None))
+        assert failures == [[]] and registry.value("p.opensearch.documentsSuccess") == 5
+        described = call(opensearch, "GET", f"/{alias}")[alias]
+        settings = described["settings"]["index"]
+        assert (settings["translog"]["durability"], settings["refresh_interval"]) == ("async", "1s")
+        types = {"series_ref": "long", "labels": "keyword", "value": "double", "timestamp": "date"}
+        assert field_types(described["mappings"]) == {**types, "timestamp_range": "long_range"}
+        found = {(each["labels"], each["timestamp"]): each["value"] for each in documents(opensearch, alias).values()}
+        assert found == {
+            ("__name__ up job api", 1_704_067_200_500): 1.0,
+            ("__name__ size_bucket le 10.5", 1_704_067_201_000): 1.0,
+            ("__name__ size_bucket le +Inf", 1_704_067_201_000): 3.0,
+            ("__name__ size_count", 1_704_067_201_000): 3.0,
+            ("__name__ size_sum", 1_704_067_201_000): 0.5,
+        }
+    finally:
+        for path in (f"/{alias}", f"/{kind}/{alias}-index-template"):
+            call(opensearch, "DELETE", path)
+
+
 def test_a_name_the_server_refuses_is_a_configuration_error(opensearch: Any, prefix: str) -> None:
     with pytest.raises(Permanent, match=f"Invalid characters in the index name {prefix}UPPER"):
         run(opensearch, {"index": prefix + "UPPER"})

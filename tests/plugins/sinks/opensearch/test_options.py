@@ -30,7 +30,6 @@ def problems(options):
             "trace-analytics-plain-raw, trace-analytics-service-map, otel-v2-apm-service-map, log-analytics, "
             "log-analytics-plain, metric-analytics, metric-analytics-plain, tsdb, custom, management_disabled]",
         ),
-        ({"index_type": "tsdb"}, "not supported yet"),
         ({"index": "a-%{yyyy}-%{MM}"}, "An index only allows one date-time pattern."),
         ({"index": "a-%{yyyy.MM.dd.mm}"}, "Index time pattern contains time patterns that are less than one hour"),
         ({"index": "a-${b"}, "Format string is not properly formed"),

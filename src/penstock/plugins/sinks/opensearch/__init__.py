@@ -22,6 +22,9 @@ acknowledged when it is written. With external versions only a higher version do
 `query_lookup` is for targets without ids of their own (data streams, time-series collections): documents for which
 `query_when` holds are searched for by `query_term` before they are written, at once and then every 20 s.
 
+`index_type: tsdb` writes metrics as samples of time series: a histogram becomes one document for each bucket, its count
+and its sum. When some of them are refused, these alone are sent again or make up the dead letter.
+
 Of the entries in `actions` the first that matches is used and `action` where none does; Data Prepper takes the last
 entry when none matches. An unknown action makes a dead letter; Data Prepper loses the event.
 """
@@ -29,12 +32,13 @@ entry when none matches. An unknown action makes a dead letter; Data Prepper los
 from penstock import sdk
 from penstock.plugins.sinks.opensearch.options import Config
 from penstock.plugins.sinks.opensearch.sink import OpenSearchSink
+from penstock.plugins.sinks.opensearch.tsdb import TsdbSink
 
 __all__ = ["EXAMPLES", "Config", "build"]
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BulkSink:
-    return OpenSearchSink(config, ctx)
+    return (TsdbSink if config.kind == "tsdb" else OpenSearchSink)(config, ctx)
 
 
 EXAMPLES = [
@@ -74,6 +78,13 @@ query_lookup:
   query_on_bulk_errors: true
 dlq:
   s3: {bucket: my-dlq-bucket, key_path_prefix: "dlq-files/%{yyyy}/%{MM}"}
+""",
+    ),
+    sdk.Example(
+        "Metrics as samples of time series",
+        config="""
+hosts: ["http://localhost:9200"]
+index_type: tsdb
 """,
     ),
     sdk.Example(

@@ -99,7 +99,7 @@ class Documents:
             try:
                 data.append(line + encode(body) + b"\n")
             except sdk.EventError as error:
-                rejected.append(self._rejection(slot, error, name, None))
+                rejected.append(self.rejection(slot, error, name, None))
             else:
                 slots.append(slot)
         return sdk.Items(data, slots, None, rejected)
@@ -127,7 +127,7 @@ class Documents:
                     action, body = self._for_stream(action, body, meta, name)
                 data.append(operation(action, body, meta, name, id_))
             except sdk.EventError as error:
-                rejected.append(self._rejection(slot, error, name, id_))
+                rejected.append(self.rejection(slot, error, name, id_))
             else:
                 slots.append(slot)
                 if keys is not None:
@@ -307,7 +307,15 @@ class Documents:
         self._notices.error("%s", message)
         raise sdk.EventError(message, cause="document_version")
 
-    def _rejection(self, slot: int, error: sdk.EventError, name: str, id_: str | None) -> sdk.Failure:
+    def line_without_id(self, name: str, body: sdk.Body, meta: sdk.Meta) -> bytes:
+        """The whole action line of a document that gets its id from the server."""
+        action = self._static_action or self._resolve_action(body, meta)
+        if action != "index" and action != "create":
+            raise sdk.EventError(f"the action {action} needs a document id", cause="id")
+        return self._line(action, name) + b"}}\n"
+
+    def rejection(self, slot: int, error: sdk.EventError, name: str, id_: str | None) -> sdk.Failure:
+        """What becomes of an event that cannot be encoded; counts it."""
         counter = self._dropped.get(error.cause)
         if counter is not None:
             counter.add()

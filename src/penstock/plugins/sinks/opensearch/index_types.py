@@ -54,7 +54,7 @@ INDEX_TYPES: dict[str, IndexType] = {
     "log-analytics-plain": IndexType("logs-otel-v1", template=mappings.PLAIN_LOGS, policy="logs-policy"),
     "metric-analytics": IndexType("metrics-otel-v1", template=mappings.METRICS, policy="metrics-policy"),
     "metric-analytics-plain": IndexType("metrics-otel-v1", template=mappings.PLAIN_METRICS, policy="metrics-policy"),
-    "tsdb": IndexType("metrics-tsdb-v1"),
+    "tsdb": IndexType("metrics-tsdb-v1", template=mappings.TSDB),
     "custom": IndexType(),
     "management_disabled": IndexType(managed=False),
 }

@@ -291,3 +291,22 @@ PLAIN_METRICS = _template(
     },
     _PLAIN_ATTRIBUTES,
 )
+
+TSDB: Mapping = {
+    "version": 1,
+    "mappings": {
+        "properties": {
+            "series_ref": {"type": "long", "doc_values": False},
+            "labels": _keyword(4096),
+            "value": {"type": "double", "doc_values": False},
+            "timestamp": {"type": "date", "format": "epoch_millis"},
+            "timestamp_range": {"type": "long_range"},
+        }
+    },
+    # Samples are many and small: a second of them may be lost with a machine for the sake of the others.
+    "settings": {
+        "index.translog.durability": "async",
+        "index.translog.sync_interval": "1s",
+        "refresh_interval": "1s",
+    },
+}

@@ -7,7 +7,6 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from penstock import sdk
 from penstock.lib.aws import ObjectAddress
@@ -303,8 +302,6 @@ class Config(sdk.PluginConfig):
     def _known_index_type(cls, value: str | None) -> str | None:
         if value is not None and value not in INDEX_TYPES:
             raise ValueError(f"Value of the parameter, index_type, must be from the list: [{', '.join(INDEX_TYPES)}]")
-        if value == "tsdb":  # it makes several documents of one event
-            raise PydanticCustomError("not_yet", "tsdb is not supported yet")
         return value
 
     @field_validator("distribution_version")
