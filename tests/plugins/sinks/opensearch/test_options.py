@@ -8,6 +8,7 @@ from penstock.testing.plugins import checked
 MINIMAL = {"hosts": ["https://localhost:9200"], "index": "logs"}
 ARN = "arn:aws:iam::123456789012:role/Example-Role"
 AWS = {"sts_role_arn": ARN, "region": "us-east-1"}
+SEMANTIC = {"semantic_enrichment": {"fields": [{"name": "title", "language": "english"}]}}
 PREFERRED = "It is preferred to only use aws option as"
 
 
@@ -114,6 +115,18 @@ def problems(options):
         ),
         ({"pull_indexing": {"engine": {"kafka": {}}}}, "not supported yet"),
         ({"bulk_sise": 5}, "bulk_size"),
+        (
+            {"aws": {"semantic_enrichment": {"fields": [{"name": "title", "language": "latin"}]}}},
+            "Invalid semantic enrichment language: latin. Valid values are: english, multilingual",
+        ),
+        (
+            {"aws": {"semantic_enrichment": {"fields": [{"name": "title", "language": "English"}]}}},
+            "Unable to extract domain name from host: localhost. Please set aws.resource_name",
+        ),
+        (
+            {"index_type": "log-analytics", "aws": {"resource_name": "d", **SEMANTIC}},
+            "semantic_enrichment needs index_type custom or management_disabled",
+        ),
     ],
 )
 def test_what_is_refused(options, message):

@@ -19,6 +19,7 @@ from penstock.plugins.sinks.opensearch.client import Cluster, Reply
 from penstock.plugins.sinks.opensearch.index_types import INDEX_TYPES
 from penstock.plugins.sinks.opensearch.options import Config, parse_template
 from penstock.plugins.sinks.opensearch.reply import error_text, error_type
+from penstock.plugins.sinks.opensearch.semantic import ensure_semantic_index
 from penstock.plugins.sinks.opensearch.targets import Targets
 
 _ISM_ENABLED = ("opendistro", "index_state_management", "enabled")
@@ -39,6 +40,7 @@ class IndexSetup:
         self._config = config
         self._cluster = cluster
         self._targets = targets
+        self._ctx = ctx
         self._log = ctx.log
         self._clock = ctx.clock
         self._type = INDEX_TYPES[config.kind]
@@ -68,6 +70,7 @@ class IndexSetup:
 
     async def prepare(self, name: str, *, again: bool = False) -> None:
         """Make `name` ready to be written to. Raises `Transient`, or `Permanent` when the name can never be."""
+        aws = self._config.aws
         if self.managed:
             if not legal_name(name):  # the server says so at the third call only, in words about the template
                 raise sdk.Permanent(f"Invalid characters in the index name {name}")
@@ -76,6 +79,9 @@ class IndexSetup:
             if self._template and (again or prefix not in self._templates_put):
                 await self._put_template(prefix, pattern, policy_id)
                 self._templates_put.add(prefix)
+        if aws is not None and aws.semantic_enrichment is not None:
+            await ensure_semantic_index(aws, self._config.hosts[0], name, self._ctx)
+        if self.managed:
             await self._create_index(name)
         if self._detects_streams and await self._is_stream(name):
             self._targets.streams.add(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
@@ -15,6 +16,7 @@ from penstock.lib.index_name import compile_index_name
 from penstock.plugins.sinks.opensearch.index_types import INDEX_TYPES
 
 ACTIONS = ("create", "upsert", "update", "delete", "index")
+LANGUAGES = ("english", "multilingual")
 VERSION_TYPES = ("internal", "external", "external_gte")
 _PROXY = re.compile(r"(?:(?P<scheme>[a-z]+)://)?(?P<host>\[[0-9a-fA-F:]+\]|[^:/\[\]]+):(?P<port>\d{1,5})/?")
 
@@ -92,6 +94,25 @@ class QueryLookup(sdk.PluginConfig):
     """Documents searched for at once."""
 
 
+class SemanticField(sdk.PluginConfig):
+    name: sdk.NonEmpty[str]
+    """Field whose text is to be found by its meaning."""
+    language: str
+    """Language of its text: `english` or `multilingual`."""
+
+    @field_validator("language")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value.lower() not in LANGUAGES:
+            raise ValueError(f"Invalid semantic enrichment language: {value}. Valid values are: {', '.join(LANGUAGES)}")
+        return value.lower()
+
+
+class SemanticEnrichment(sdk.PluginConfig):
+    fields: sdk.NonEmpty[list[SemanticField]]
+    """Fields of the index that become semantic ones."""
+
+
 class Aws(sdk.PluginConfig):
     region: str = "us-east-1"
     """Region that requests are signed for."""
@@ -104,11 +125,11 @@ class Aws(sdk.PluginConfig):
     serverless: bool = False
     """The target is an OpenSearch Serverless collection."""
     resource_name: str | None = None
-    """Name of the domain or collection, used with `semantic_enrichment`."""
+    """Name of the domain, or id of the collection, for `semantic_enrichment`; read from the first host if left out."""
     serverless_options: ServerlessOptions | None = None
     """Network policy of a serverless collection to create or extend at the start."""
-    semantic_enrichment: Annotated[dict[str, Any] | None, sdk.NotYet()] = None
-    """Create the index with semantic fields."""
+    semantic_enrichment: SemanticEnrichment | None = None
+    """Have the service create the index with semantic fields, if it does not exist. Not for indexes that roll over."""
 
     _region = field_validator("region")(_length(1, None, "Region cannot be empty string"))
     _role = field_validator("sts_role_arn")(
@@ -379,7 +400,17 @@ class Config(sdk.PluginConfig):
         if self.alias is None:
             raise ValueError("Missing required properties:indexAlias")
         compile_index_name(self.alias, normalize=self.normalize_index)
+        if self.aws is not None and self.aws.semantic_enrichment is not None:
+            self._check_semantic_enrichment(self.aws)
         return self
+
+    def _check_semantic_enrichment(self, aws: Aws) -> None:
+        if self.kind not in ("custom", "management_disabled") or self.ism_policy_file is not None:
+            raise ValueError(
+                "semantic_enrichment needs index_type custom or management_disabled, without ism_policy_file: the "
+                "service creates plain indexes only"
+            )
+        resource_name(aws, self.hosts[0])
 
     def _broken_rules(self) -> list[tuple[bool, str]]:
         aws = self.aws is not None
@@ -477,6 +508,20 @@ class Config(sdk.PluginConfig):
             serverless=self.serverless,
             serverless_options=self.serverless_options,
         )
+
+
+def resource_name(aws: Aws, host: str) -> str:
+    """The domain or collection that the control plane knows. Raises ValueError where the address does not tell it."""
+    if aws.resource_name:
+        return aws.resource_name
+    hostname = urlsplit(host).hostname or ""
+    label = hostname.partition(".")[0]
+    if aws.serverless:
+        return label
+    domain, hyphen, _ = re.sub("^(search|vpc)-", "", label).rpartition("-")
+    if not (domain and hyphen):
+        raise ValueError(f"Unable to extract domain name from host: {hostname}. Please set aws.resource_name")
+    return domain
 
 
 def parse_template(text: str) -> dict[str, Any]:
