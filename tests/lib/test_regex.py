@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import signal
 import threading
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.core import timelimit
 from penstock.lib.regex import (
     RegexError,
     Search,
@@ -197,6 +199,22 @@ def test_a_match_that_runs_away_is_interrupted_and_the_next_one_is_not() -> None
     with pytest.raises(TimeLimitExceeded), limit:
         _run_away(RUNAWAY, "a" * 60)
     with limit:
+        assert _run_away(RUNAWAY, "aab")
+
+
+def test_a_match_that_takes_too_much_memory_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_bytes = 48 * 1024 * 1024
+    monkeypatch.setattr(timelimit, "BYTES_MAX", limit_bytes)
+    text = "a" * 5_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(TimeLimitExceeded), TimeLimit(60):
+            _run_away(RUNAWAY, text)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert limit_bytes / 2 < peak_bytes < 5 * limit_bytes
+    with TimeLimit(60):
         assert _run_away(RUNAWAY, "aab")
 
 

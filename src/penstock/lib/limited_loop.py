@@ -7,12 +7,15 @@ from collections.abc import Callable
 from penstock.core.batch import Batch
 from penstock.core.errors import EventError, ExpressionError
 from penstock.core.inline import Inline
+from penstock.core.timelimit import BYTES_MAX
 from penstock.expr import Expression
 from penstock.lib.inline import PLACE, compile_limited_loop
 from penstock.lib.regex import TimeLimit
 
 MATCHING_S_MAX = 2.0
 """CPU seconds that matching may take for one event."""
+
+_MIB = BYTES_MAX // 1024 // 1024
 
 Fail = Callable[[Batch, int, EventError | ExpressionError], None]
 
@@ -43,7 +46,7 @@ def each_limited(
                 fail(
                     batch,
                     place,
-                    EventError(f"Matching took longer than {limit.seconds:g} s of CPU time", cause="timeout"),
+                    EventError(f"Matching took over {limit.seconds:g} s of CPU time, or {_MIB} MiB", cause="timeout"),
                 )
                 place += 1
         return batch
