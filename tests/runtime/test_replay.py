@@ -9,13 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from penstock.config.documents import parse_pipelines
+from penstock.core.batch import Batch, Meta
+from penstock.core.handle import Handle
 from penstock.lib.dead_letters import Filter, open_store
 from penstock.plan import Plan, make_plan
+from penstock.plugins.sinks.opensearch.sink import OpenSearchSink
+from penstock.runtime.deliver import BulkDelivery, Surroundings
 from penstock.runtime.engine import Settings
 from penstock.runtime.replay import Outcome, Replay, Survey, Ways, survey
+from penstock.sdk import Context, read_metadata
+from penstock.testing.fakes import MemoryDeadLetters
 from penstock.testing.opensearch import FakeOpenSearch
+from penstock.testing.plugins import checked
 
 PIPELINES = """
 main:
@@ -28,7 +36,19 @@ main:
 second:
   source: {{pipeline: {{name: main}}}}
   sink: [{{opensearch: {{hosts: ["{url}"], index: second}}}}, {{opensearch: {{hosts: ["{url}"], index: third}}}}]
+changes:
+  source: {{http: }}
+  processor: [{{add_entries: {{entries: [{{key: late, value: true, add_when: 'hasTags("old")'}}]}}}}]
+  sink: [{{opensearch: {{hosts: ["{url}"], {changes}}}}}]
 """
+CHANGES = """
+index: 'table-${getMetadata("table")}'
+document_id: '${getMetadata("key")}'
+action: '${getMetadata("action")}'
+document_version: '${getMetadata("version")}'
+document_version_type: external
+"""
+KNOWN_ACTIONS = "[create, upsert, update, delete, index]"
 
 
 def letter(n: int, *, pipeline: str = "main", plugin: str = "opensearch", **failed: Any) -> dict[str, Any]:
@@ -54,7 +74,9 @@ def keep(path: Path, *letters: dict[str, Any]) -> None:
 
 
 def plan_of(url: str) -> Plan:
-    plan = make_plan(parse_pipelines([("p.yaml", PIPELINES.format(url=url).encode())]))
+    plan = make_plan(
+        parse_pipelines([("p.yaml", PIPELINES.format(url=url, changes=", ".join(CHANGES.split("\n")[1:-1])).encode())])
+    )
     assert not plan.problems, plan.problems
     return plan
 
@@ -155,6 +177,74 @@ def test_through_the_pipeline_processors_and_pipelines_behind_it_see_the_events(
         assert outcome is not None and outcome.replayed == 5
         assert server.documents("logs")["id-3"] == {"id": "id-3", "n": 3, "seen": True}
         assert len(server.documents("second")) == len(server.documents("third")) == 5
+
+    with_server(test)
+
+
+def test_events_come_back_with_their_metadata(tmp_path: Path) -> None:
+    file = tmp_path / "changes.jsonl"
+    times = {"received_ms": 1_700_000_000_000, "origination_ms": 1_600_000_000_001}
+
+    def change(n: int, action: str, table: str, tags: tuple[str, ...] = ()) -> tuple[dict[str, Any], Meta]:
+        told = {"key": f"k{n}", "action": action, "version": n, "table": table, "primary": {"n": [n]}}
+        return {"n": n}, Meta("DOCUMENT", attributes=told, tags=tags, **times)
+
+    events = [change(1, "index", "a"), change(2, "delete", "a"), change(3, "index", "b", ("old",)), change(4, "?", "a")]
+
+    async def test(server: FakeOpenSearch) -> None:
+        server.fail_items(lambda action, target, document: True, 400, reason="no", times=3)
+        _, config = checked("sink", "opensearch", {"hosts": [server.url], **yaml.safe_load(CHANGES)})
+        ctx = Context("changes", "opensearch", kind="sink")
+        sink = OpenSearchSink(config, ctx)
+        await sink.start()
+        letters = MemoryDeadLetters()
+        delivery = BulkDelivery(sink, Surroundings(ctx, letters))
+        batch = Batch([body for body, _ in events], [meta for _, meta in events])
+        handle = Handle()
+        batch.promise(handle)
+        handle.seal()
+        delivery.submit(batch, lambda: None)
+        await delivery.drain()
+        await delivery.close()
+        await sink.stop()
+        keep(file, *(each.to_object() for each in letters.letters))
+        by_key = {each.failed_data["eventMetadata"]["attributes"]["key"]: each for each in letters.letters}
+        told = by_key["k3"].failed_data["eventMetadata"]
+        assert told == {
+            "eventType": "DOCUMENT",
+            "attributes": events[2][1].attributes,
+            "tags": ["old"],
+            "timeReceived": "2023-11-14T22:13:20Z",
+            "externalOriginationTime": "2020-09-13T12:26:40.001Z",
+        }
+        found = read_metadata(by_key["k3"].failed_data)
+        assert found is not None and repr(found) == repr(events[2][1])
+        assert (found.received_ms, found.origination_ms) == (times["received_ms"], times["origination_ms"])
+        _, outcome = await replay(server, file, through="pipeline")
+        assert outcome is not None and outcome.replayed == 3
+        assert outcome.refused == {'action "…" is invalid. action must be one of the following: ' + KNOWN_ACTIONS: 1}
+        assert server.documents("table-a") == {"k1": {"n": 1}}
+        assert server.documents("table-b") == {"k3": {"n": 3, "late": True}}
+        assert server.version("table-a", "k1") == 1
+        assert server.indexes["table-a"].deleted == {"k2": 2}
+
+    with_server(test)
+
+
+def test_what_never_was_an_operation_becomes_one_with_its_metadata(tmp_path: Path) -> None:
+    """The version was no number then; the options, or the record, were mended since."""
+    file = tmp_path / "changes.jsonl"
+    metadata = {"eventType": "DOCUMENT", "attributes": {"key": "k", "action": "index", "version": 9, "table": "a"}}
+    keep(
+        file,
+        letter(1, pipeline="changes", index='table-${getMetadata("table")}', indexId=None, eventMetadata=metadata),
+        letter(2, pipeline="changes", index=None, indexId=None, eventMetadata="broken"),
+    )
+
+    async def test(server: FakeOpenSearch) -> None:
+        _, outcome = await replay(server, file)
+        assert outcome is not None and outcome.replayed == 1 and outcome.refused.total() == 1
+        assert server.version("table-a", "k") == 9
 
     with_server(test)
 

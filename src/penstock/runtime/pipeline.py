@@ -17,7 +17,7 @@ from penstock.core.errors import Permanent, Transient
 from penstock.core.handle import Handle
 from penstock.core.metrics import Counter, Timer
 from penstock.expr import Expression
-from penstock.runtime.deliver import Delivery, SinkState, Surroundings, document_at, plain
+from penstock.runtime.deliver import Delivery, SinkState, Surroundings, document_at
 from penstock.runtime.forward import Forwarder
 from penstock.sdk import Buffer, Context, Load, Sink, Source
 
@@ -302,9 +302,10 @@ class Pipeline:
             return
         letters = [
             self._around.letter(
-                {"index": None, "indexId": None, "status": 0, "message": reason, "document": plain(body)}, plugin=plugin
+                {"index": None, "indexId": None, "status": 0, "message": reason, **document_at(rest, place)},
+                plugin=plugin,
             )
-            for body in rest.bodies
+            for place in range(len(rest))
         ]
         ok = await self._around.bury(letters)
         rest.release_all(ok=ok)

@@ -18,7 +18,7 @@ from penstock.core.json_text import encode
 from penstock.lib.dead_letters import Filter, Record, Store, Volume, cause_in
 from penstock.plan import PipelinePlan, Plan
 from penstock.runtime.engine import Engine, Settings
-from penstock.sdk import DeadLetter, Items, Limits, Output
+from penstock.sdk import DeadLetter, Items, Limits, Output, read_metadata
 
 BATCH_RECORDS = 200
 QUEUE_BATCHES = 4
@@ -280,7 +280,7 @@ class _RecordSource:
         for record in records:
             handle = output.handle(lambda ok, record=record: self._ended(progress, record, ok))  # type: ignore[misc]
             body = record.failed_data if self._sends_failed_data else record.document
-            part = Batch([dict(body)])
+            part = Batch([dict(body)], [read_metadata(record.failed_data)])
             part.promise(handle)
             handles.append(handle)
             parts.append(part)

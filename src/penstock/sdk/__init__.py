@@ -26,7 +26,7 @@ from penstock.core.metrics import Counter, Gauge, Scope, Summary, Timer
 from penstock.expr import Expression, valid_format
 from penstock.sdk.aws_options import AwsOptions
 from penstock.sdk.context import Context, SinkOptions
-from penstock.sdk.dead_letters import DeadLetter, DeadLetterQueue, DeadLetterWriter
+from penstock.sdk.dead_letters import DeadLetter, DeadLetterQueue, DeadLetterWriter, metadata_told, read_metadata
 from penstock.sdk.example import Example
 from penstock.sdk.options import (
     ALWAYS,
@@ -133,5 +133,7 @@ __all__ = [
     "copy_value",
     "decode",
     "encode",
+    "metadata_told",
+    "read_metadata",
     "valid_format",
 ]

@@ -6,11 +6,15 @@ sink itself does nothing for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol
 
+from penstock.core.batch import Meta, copy_value
+from penstock.core.errors import EventError
+from penstock.core.json_text import encode
+from penstock.lib.instants import instant_text, read_instant
 from penstock.sdk.options import Nested, PluginUse
 
 DeadLetterQueue = Annotated[PluginUse | None, Nested("dlq")]
@@ -26,7 +30,8 @@ class DeadLetter:
     pipeline_name: str
     time_ns: int
     failed_data: dict[str, Any] = field(default_factory=dict)
-    """`index`, `indexId`, `status`, `message`, `document`, and what a replay needs beside."""
+    """`index`, `indexId`, `status`, `message`, `document`, and what a replay needs beside: the action, the routing, the
+    version, `eventMetadata`."""
 
     def __post_init__(self) -> None:
         if not (self.plugin_id and self.plugin_name and self.pipeline_name and self.failed_data):
@@ -54,3 +59,57 @@ class DeadLetterWriter(Protocol):
 
     async def close(self) -> None:
         """Everything is written. Calling it twice is fine."""
+
+
+def metadata_told(meta: Meta) -> dict[str, Any]:
+    """`eventMetadata` of failed data: nothing for an event without attributes and tags of its own."""
+    if not meta.attributes and not meta.tags and meta.event_type == _PLAIN.event_type:
+        return {}
+    told: dict[str, Any] = {"eventType": meta.event_type, "attributes": _writable(meta.attributes)}
+    if meta.tags:
+        told["tags"] = sorted(meta.tags)
+    for name, time_ms in (("timeReceived", meta.received_ms or None), ("externalOriginationTime", meta.origination_ms)):
+        if time_ms is not None:
+            told[name] = instant_text(time_ms * 1_000_000)
+    return {"eventMetadata": told}
+
+
+def read_metadata(failed_data: Mapping[str, Any]) -> Meta | None:
+    """The metadata that failed data tells of; None where it tells of none."""
+    told = failed_data.get("eventMetadata")
+    if not isinstance(told, dict):
+        return None
+    attributes, tags = told.get("attributes"), told.get("tags")
+    return Meta(
+        str(told.get("eventType") or _PLAIN.event_type),
+        _milliseconds(told.get("timeReceived")) or 0,
+        copy_value(attributes) if isinstance(attributes, dict) else None,
+        [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else (),
+        _milliseconds(told.get("externalOriginationTime")),
+    )
+
+
+_PLAIN = Meta()
+
+
+def _writable(attributes: dict[str, Any]) -> dict[str, Any]:
+    try:
+        encode(attributes)
+    except EventError:
+        return {str(name): _writable_value(value) for name, value in attributes.items()}
+    return attributes
+
+
+def _writable_value(value: Any) -> Any:
+    try:
+        encode(value)
+    except EventError:
+        return repr(value)[:1000]
+    return value
+
+
+def _milliseconds(time: Any) -> int | None:
+    try:
+        return read_instant(time) // 1_000_000 if isinstance(time, str) else None
+    except EventError:
+        return None

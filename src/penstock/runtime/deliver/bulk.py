@@ -19,7 +19,7 @@ from penstock.runtime.deliver.surroundings import (
     Surroundings,
     plain,
 )
-from penstock.sdk import BulkSink
+from penstock.sdk import BulkSink, metadata_told
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,8 @@ class BulkDelivery:
             (failure, failure.details.get("document", plain(batch.bodies[failure.index]))) for failure in items.rejected
         ]
         events = batch.copy() if self._around.keeps_events else None
-        batch.forget_bodies()
         parcel = Parcel(batch, items, on_done, arrived, on_written, events)
+        batch.forget_bodies()
         self._parcels.add(parcel)
         self._pending += parcel.left
         self._idle.clear()
@@ -423,6 +423,7 @@ class BulkDelivery:
             target = self._sink.dead_letter(item.data)
             if item.attempts:
                 target["attempts"] = item.attempts
+            target |= metadata_told(item.parcel.meta(item.parcel.slots[item.place]))
             letters.append(
                 self._around.letter({**target, "status": failure.status, "message": failure.reason, **failure.details})
             )
@@ -439,6 +440,7 @@ class BulkDelivery:
                     "index": None,
                     "indexId": None,
                     "document": document,
+                    **metadata_told(parcel.meta(failure.index)),
                     **failure.details,
                     "status": failure.status,
                     "message": failure.reason,
@@ -491,7 +493,7 @@ class BulkDelivery:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for parcel in self._parcels:
             data = dict(zip(parcel.slots, parcel.data, strict=True))
-            await self._around.keep_unheard(parcel.batch, partial(self._known_of, data))
+            await self._around.keep_unheard(parcel.batch, partial(self._known_of, parcel, data))
             if parcel.events is not None:
                 parcel.events.release_all(ok=True)
             parcel.batch.release_all(ok=False)
@@ -501,8 +503,9 @@ class BulkDelivery:
         self._pending = 0
         self._idle.set()
 
-    def _known_of(self, data: dict[int, bytes], slot: int) -> dict[str, Any]:
-        return self._sink.dead_letter(data[slot]) if slot in data else {}
+    def _known_of(self, parcel: Parcel, data: dict[int, bytes], slot: int) -> dict[str, Any]:
+        told = self._sink.dead_letter(data[slot]) if slot in data else {}
+        return told | metadata_told(parcel.meta(slot))
 
     def _wake_at(self, delay_s: float) -> None:
         """Pump again in a while; an earlier appointment stands."""

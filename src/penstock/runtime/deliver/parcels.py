@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from penstock.core.batch import Batch
+from penstock.core.batch import Batch, Meta
 from penstock.sdk import Items
 
 
 class Parcel:
     """The items of one batch and how many of them have not ended."""
 
-    __slots__ = ("arrived", "batch", "data", "events", "handle", "left", "on_done", "on_written", "slots")
+    __slots__ = ("arrived", "batch", "data", "events", "handle", "left", "metas", "on_done", "on_written", "slots")
 
     def __init__(
         self,
@@ -26,6 +26,8 @@ class Parcel:
         self.batch = batch
         self.events = events
         """The events as they were, where a failure pipeline may want those that are refused."""
+        self.metas = batch.metas if any(batch.metas) else None
+        """Metadata of events that have some of their own: dead letters tell it."""
         self.data = items.data
         self.slots = items.slots
         self.left = len(items.data) + len(items.rejected)
@@ -35,6 +37,10 @@ class Parcel:
         self.on_done = on_done
         self.arrived = arrived
         self.on_written = on_written
+
+    def meta(self, slot: int) -> Meta:
+        """Metadata of the event of that slot, to read from."""
+        return (self.metas[slot] if self.metas is not None else None) or self.batch.origin
 
     def refused(self, slot: int) -> Batch | None:
         """Move the event of that slot out, where it was kept."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from penstock.core.batch import Batch
 from penstock.core.errors import EventError, Permanent, Transient
 from penstock.core.json_text import encode
-from penstock.sdk import Context, DeadLetter, DeadLetterWriter
+from penstock.sdk import Context, DeadLetter, DeadLetterWriter, metadata_told
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ async def _hand_over(pipeline: FailurePipeline, events: Batch, letters: Sequence
 
 def document_at(batch: Batch, place: int) -> dict[str, Any]:
     """What a dead letter says of an event that no sink has encoded."""
-    return {"document": plain(batch.bodies[place])}
+    return {"document": plain(batch.bodies[place]), **metadata_told(batch.peek(place))}
 
 
 def plain(value: Any) -> Any:

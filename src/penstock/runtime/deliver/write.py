@@ -17,7 +17,6 @@ from penstock.runtime.deliver.surroundings import (
     SinkState,
     Surroundings,
     document_at,
-    plain,
 )
 from penstock.sdk import WriteSink
 
@@ -114,9 +113,9 @@ class WriteDelivery:
                 reason = str(error) if isinstance(error, Permanent) else f"{type(error).__name__}: {error}"
                 letters = [
                     self._around.letter(
-                        {"index": None, "indexId": None, "status": 0, "message": reason, "document": plain(body)}
+                        {"index": None, "indexId": None, "status": 0, "message": reason, **document_at(batch, place)}
                     )
-                    for body in batch.bodies
+                    for place in range(len(batch))
                 ]
                 events = waiting.batch.copy(waiting.batch.held()) if self._around.keeps_events else None
                 return False, await self._around.bury(letters, events)

@@ -166,7 +166,7 @@ class Documents:
             raise sdk.EventError("the dead letter holds no document", cause="document")
         name, id_ = failed_data.get("index"), failed_data.get("indexId")
         if not isinstance(name, str) or not name or "${" in name or "%{" in name:  # it never got one
-            items = self.encode(sdk.Batch([document]))
+            items = self.encode(sdk.Batch([document], [sdk.read_metadata(failed_data)]))
             if items.rejected:
                 raise sdk.EventError(items.rejected[0].reason)
             return items.data[0]
