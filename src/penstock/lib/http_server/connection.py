@@ -56,8 +56,10 @@ class Limits:
     """Open connections; further ones are closed at once."""
     requests_max: int = 2048
     """Requests in work in handlers that wait; above: 503."""
+    reading_bytes_max: int = 32 * 1024 * 1024
+    """Bodies that handlers have not freed; above: only one more is read to its end, the other clients wait."""
     buffered_bytes_max: int = 64 * 1024 * 1024
-    """Bodies of all requests not yet answered; above: 503."""
+    """The same with what waiting clients had sent before; above: 503."""
     idle_timeout_s: float = 60.0
     """Longest silence between two requests."""
     read_timeout_s: float = 10.0
@@ -72,7 +74,9 @@ class Shared:
         "connections",
         "date",
         "draining",
+        "favourite",
         "handler",
+        "held_bytes",
         "limits",
         "loop",
         "on_empty",
@@ -81,6 +85,7 @@ class Shared:
         "running",
         "tasks",
         "view",
+        "waiting",
     )
 
     def __init__(
@@ -99,11 +104,45 @@ class Shared:
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.buffered_bytes = 0
+        """Of bodies that are read or have been read, until they are freed."""
+        self.held_bytes = 0
+        """Of bodies that have been read to their end."""
+        self.waiting: dict[Connection, None] = {}
+        """In the middle of a body, not read from because there is too much in memory; the longest wait first."""
+        self.favourite: Connection | None = None
+        """The one that is read from all the same, so that some request comes to its end."""
         self.running = 0
         self.rejected_connections = 0
         self.draining = False
         self.date = b""
         self.on_empty: Callable[[], None] | None = None
+
+    def freed(self, size_bytes: int) -> None:
+        """A complete body is not needed any more."""
+        self.held_bytes -= size_bytes
+        self.buffered_bytes -= size_bytes
+        if self.waiting:
+            self.admit()
+
+    def admit(self) -> None:
+        """Read on from those that wait, as far as memory goes."""
+        limit = self.limits.reading_bytes_max
+        while self.waiting and (
+            self.buffered_bytes <= limit or (self.favourite is None and self.held_bytes <= limit)
+        ):
+            connection = next(iter(self.waiting))
+            del self.waiting[connection]
+            if self.buffered_bytes > limit:
+                self.favourite = connection
+            connection.read_on()
+
+    def gone(self, connection: Connection) -> None:
+        """Nothing more of the body that this connection was sending will be read."""
+        self.waiting.pop(connection, None)
+        if self.favourite is connection:
+            self.favourite = None
+        if self.waiting:
+            self.admit()
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -197,12 +236,14 @@ class Connection(asyncio.BufferedProtocol):
         self._parser = None  # breaks the reference cycle
         self._discarding = True
         shared = self._shared
-        shared.buffered_bytes -= self._body_bytes + sum(
-            len(item.body) for item in self._queue if isinstance(item, Request)
-        )
+        shared.buffered_bytes -= self._body_bytes
         self._drop_body()
+        for item in self._queue:
+            if isinstance(item, Request):
+                item.free_body()
         self._queue.clear()
         shared.connections.discard(self)
+        shared.gone(self)
         if not shared.connections and shared.on_empty is not None:
             shared.on_empty()
 
@@ -219,9 +260,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._reading:
             self._watch_stall(nbytes, before)
         self._advance()
+        shared = self._shared
         if was_busy and self._busy:
             # One request at a time: a client that sends ahead is left waiting in its own socket.
             self._pause_reading()
+        elif self._reading and shared.buffered_bytes > self._limits.reading_bytes_max and shared.favourite is not self:
+            shared.waiting[self] = None
+            self._pause_reading()
+            shared.admit()
 
     def eof_received(self) -> bool:
         """Stay open for the answer when the client has only stopped sending (TLS cannot be half open)."""
@@ -324,6 +370,8 @@ class Connection(asyncio.BufferedProtocol):
             body = self._spilled.getvalue()
         else:
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        shared = self._shared
+        shared.held_bytes += self._body_bytes
         self._drop_body()
         self._queue.append(
             Request(
@@ -333,8 +381,11 @@ class Connection(asyncio.BufferedProtocol):
                 body,
                 parser.should_keep_alive(),
                 self._peer,
+                shared.freed,
             )
         )
+        if shared.favourite is self:
+            shared.gone(self)
 
     # Called by the server.
 
@@ -356,6 +407,11 @@ class Connection(asyncio.BufferedProtocol):
         """Finish the requests that have begun, then close."""
         if not (self._busy or self._queue or self._reading or self._discarding):
             self._close()
+
+    def read_on(self) -> None:
+        """There is memory again for the body that is being sent."""
+        if self._transport is not None and not self._write_paused and not self._busy:
+            self._resume_reading()
 
     def abort(self) -> None:
         """Close now, whatever is under way."""
@@ -430,6 +486,7 @@ class Connection(asyncio.BufferedProtocol):
             self._drop_body()
             self._queue.append(response)
             self._shared.on_refused(response.status)
+            self._shared.gone(self)
 
     def _advance(self) -> None:
         """Answer what is complete, as far as the handler answers at once."""
@@ -459,9 +516,8 @@ class Connection(asyncio.BufferedProtocol):
             self._await_more()
 
     def _call(self, request: Request) -> Response | None:
-        """Run the handler; None when it answers later. It may empty the body once it has read it."""
+        """Run the handler; None when it answers later."""
         shared = self._shared
-        size = len(request.body)
         try:
             if shared.running >= self._limits.requests_max:
                 response: Response | Awaitable[Response] = _BUSY
@@ -472,16 +528,16 @@ class Connection(asyncio.BufferedProtocol):
             log.exception("The handler of %s failed", request.path)
             response = self._failed()
         if isinstance(response, Response):
-            shared.buffered_bytes -= size
+            request.free_body()
             return response
         self._busy = True
         shared.running += 1
-        task = shared.loop.create_task(self._answer_later(request, response, size))
+        task = shared.loop.create_task(self._answer_later(request, response))
         shared.tasks.add(task)
         task.add_done_callback(shared.tasks.discard)
         return None
 
-    async def _answer_later(self, request: Request, awaitable: Awaitable[Response], size: int) -> None:
+    async def _answer_later(self, request: Request, awaitable: Awaitable[Response]) -> None:
         shared = self._shared
         try:
             response = await awaitable
@@ -490,7 +546,7 @@ class Connection(asyncio.BufferedProtocol):
             response = self._failed()
         finally:
             shared.running -= 1
-            shared.buffered_bytes -= size
+            request.free_body()
             self._busy = False
         if self._transport is None:
             return
@@ -529,6 +585,10 @@ class Connection(asyncio.BufferedProtocol):
         elif self._reading_paused or self.deadline == math.inf:
             # The client could not send while the server did not read.
             self.deadline = loop.time() + limits.read_timeout_s
+        if self not in self._shared.waiting:
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
             assert self._transport is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from urllib.parse import unquote
 
@@ -13,7 +13,18 @@ _BODILESS = frozenset((204, 304))
 class Request:
     """One complete request. Everything but the body is decoded on first use."""
 
-    __slots__ = ("_headers", "_path", "_query", "body", "keep_alive", "method", "peer", "raw_headers", "target")
+    __slots__ = (
+        "_headers",
+        "_on_freed",
+        "_path",
+        "_query",
+        "body",
+        "keep_alive",
+        "method",
+        "peer",
+        "raw_headers",
+        "target",
+    )
 
     def __init__(
         self,
@@ -23,7 +34,9 @@ class Request:
         body: bytes = b"",
         keep_alive: bool = True,
         peer: str = "",
+        on_freed: Callable[[int], None] | None = None,
     ) -> None:
+        """`on_freed` hears the size of the body when it is not needed any more."""
         self.method = method
         """Upper case, such as `POST`."""
         self.target = target
@@ -36,9 +49,16 @@ class Request:
         """Whether the client can use the connection again."""
         self.peer = peer
         """Address of the client without its port."""
+        self._on_freed = on_freed
         self._path: str | None = None
         self._query = ""
         self._headers: Mapping[str, str] | None = None
+
+    def free_body(self) -> None:
+        """The body has been read: its memory is for others, although the answer is still to come."""
+        size, self.body = len(self.body), b""
+        if size and self._on_freed is not None:
+            self._on_freed(size)
 
     @property
     def path(self) -> str:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 
 from penstock.lib.http_server.connection import Connection, Handler, Limits, Shared
+
+TURNS_TO_ACCEPT = 4
+"""Turns of the event loop that it takes to make a connection of what was accepted."""
+TURNS_TO_READ = 10
+"""Turns of the event loop after which the first request of a connection that was just accepted has been read."""
 
 
 class HttpServer:
@@ -26,15 +32,18 @@ class HttpServer:
         port: int,
         tls: ssl.SSLContext | None = None,
         limits: Limits | None = None,
-        reuse_port: bool = False,
+        share_port: Callable[[str, int], Awaitable[int]] | None = None,
         on_refused: Callable[[int], None] | None = None,
     ) -> None:
-        """`on_refused` hears the status of each answer that the server gives instead of the handler."""
+        """`on_refused` hears the status of each answer that the server gives instead of the handler.
+
+        `share_port` turns host and port into the port that this process listens on together with others.
+        """
         self._handler = handler
         self._host = host
         self._tls = tls
         self._limits = limits or Limits()
-        self._reuse_port = reuse_port
+        self._share_port = share_port
         self._on_refused = on_refused
         self._shared: Shared | None = None
         self._server: asyncio.Server | None = None
@@ -61,13 +70,15 @@ class HttpServer:
         """Bind and listen. Raises OSError when the port cannot be had."""
         assert self._server is None, "the server runs already"
         loop = asyncio.get_running_loop()
+        if self._share_port is not None:
+            self.port = await self._share_port(self._host, self.port)
         shared = self._shared = Shared(self._handler, self._limits, loop, self._on_refused)
         self._server = await loop.create_server(
             lambda: Connection(shared),
             self._host or None,
             self.port,
             ssl=self._tls,
-            reuse_port=self._reuse_port or None,
+            reuse_port=True if self._share_port is not None else None,
             backlog=1024,
             ssl_handshake_timeout=self._limits.read_timeout_s if self._tls is not None else None,
             ssl_shutdown_timeout=self._limits.read_timeout_s if self._tls is not None else None,
@@ -81,7 +92,12 @@ class HttpServer:
         if server is None or shared is None:
             return
         self._server = None
+        if self._share_port is not None and grace_s > 0:
+            await _accept_queued(server, grace_s)
         server.close()
+        if self._share_port is not None and grace_s > 0:
+            for _ in range(TURNS_TO_READ):
+                await asyncio.sleep(0)
         shared.draining = True
         for connection in list(shared.connections):
             connection.drain()
@@ -106,6 +122,19 @@ class HttpServer:
         limits = self._limits
         pause_s = min(1.0, limits.idle_timeout_s / 4, limits.read_timeout_s / 4)
         self._sweep = shared.loop.call_later(max(pause_s, 0.01), self._tick)
+
+
+async def _accept_queued(server: asyncio.Server, timeout_s: float) -> None:
+    """Go on until no connection waits: closing would reset it, not hand it to the others who share the port."""
+    waiting = select.poll()
+    for listener in server.sockets:
+        waiting.register(listener.fileno(), select.POLLIN)
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + timeout_s
+    empty = 0
+    while empty < TURNS_TO_ACCEPT and loop.time() < give_up:
+        await asyncio.sleep(0)
+        empty = 0 if waiting.poll(0) else empty + 1
 
 
 async def _emptied(shared: Shared, timeout_s: float) -> None:
