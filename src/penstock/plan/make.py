@@ -18,6 +18,7 @@ from penstock.plan.check import Checker, connector_name, masked
 from penstock.plan.extensions import check_extensions
 from penstock.plan.graph import PipelinePlan, Plan, PluginPlan
 from penstock.plan.links import FAILURE_PIPELINE, Links, link
+from penstock.plan.units import refusals
 
 COMPATIBLE_VERSION = "2.17"
 """The version of Data Prepper whose pipelines run here."""
@@ -30,12 +31,13 @@ def make_plan(
     profile: str = "engine",
     server_config: ServerDocument | None = None,
     references: References | None = None,
+    units: int = 1,
 ) -> Plan:
     """Check the documents and connect the pipelines. Does no I/O.
 
     Without `references` their values are left open (a check offline): options that wait for one are not judged.
     A mistake in the graph as a whole, or in reading the files, lets nothing run; a mistake in one pipeline stops that
-    one and those connected to it.
+    one and those connected to it. With `units` above 1 a pipeline that several processes cannot share is one.
     """
     assert profile in PROFILES, f"unknown profile {profile}"
     server = server_config or ServerDocument(ServerConfig())
@@ -46,6 +48,9 @@ def make_plan(
     drafts = {name: take_apart(located, references.read) for name, located in documents.pipelines.items()}
     made = {name: _make(draft, checker) for name, draft in drafts.items()}
     links = link(drafts)
+    if units > 1:
+        for refusal in refusals({name: plan for name, plan in made.items() if plan is not None}, links.upstreams):
+            drafts[refusal.pipeline].problems.append(refusal)
     found = [problem for draft in drafts.values() for problem in draft.problems]
     errors = [problem for problem in found if problem.severity == "error"]
     problems = masked([*fatal, *extensions.problems, *errors], references)

@@ -40,7 +40,7 @@ class Config(sdk.PluginConfig):
     group_duration: sdk.Duration = 180.0
     """Age at which a group is concluded."""
     local_mode: bool = False
-    """Accepted: all groups of a pipeline are kept by the process that runs it, in either case."""
+    """Groups of their own in each unit where there are several; with one unit it changes nothing."""
     output_unaggregated_events: bool = False
     """Also let the events themselves go on. Needs `aggregated_events_tag`."""
     aggregated_events_tag: str | None = None
@@ -57,6 +57,16 @@ class Config(sdk.PluginConfig):
         if self.output_unaggregated_events and self.aggregated_events_tag is None:
             raise ValueError("Aggregated Events Tag must be set when output_unaggregated_events is set")
         return self
+
+
+def one_unit_only(config: Config) -> tuple[str, str] | None:
+    """Why several units cannot share the events, and what to do about it."""
+    if config.local_mode:
+        return None
+    return (
+        "each unit would make groups of its own from the events that it happens to get.",
+        "run one unit, or set local_mode: true where a result per unit will do",
+    )
 
 
 class Aggregate:

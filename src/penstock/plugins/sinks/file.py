@@ -21,6 +21,11 @@ class Config(sdk.PluginConfig):
     """Keep what is in the file and write behind it."""
 
 
+def one_unit_only(config: Config) -> tuple[str, str] | None:
+    """Why several units cannot write the file together, and what to do about it."""
+    return None if config.append else ("each unit empties the file when it starts.", "set append: true, or run one unit")
+
+
 class FileSink:
     def __init__(self, config: Config, ctx: sdk.Context) -> None:
         self._path = config.path

@@ -17,10 +17,15 @@ from pydantic import Field, model_validator
 
 from penstock import sdk
 from penstock.lib import compression, tls
+from penstock.lib.footprint import decoded_bytes
 from penstock.lib.http_server import HttpServer, Limits, Request, Response
 
+SHARES_WORK = True
+"""Units listen on one port together."""
 _REQUEST_BYTES_MAX = 10 * 1024 * 1024
+_READING_BYTES = 6 * 1024 * 1024
 _BUFFERED_BYTES_MIN = 32 * 1024 * 1024
+_INFLATIONS_MAX = 2
 _THREAD_BYTES = 256 * 1024
 _BUFFER_SHARE = 0.8
 """Part of the request timeout that a request may wait for room; the rest is for its answer to arrive."""
@@ -128,6 +133,7 @@ class HttpSource:
         self._target = config.path.replace("${pipelineName}", ctx.pipeline)
         self._target_sent = self._target.encode()
         self._host = ctx.environ.get("PENSTOCK_BIND_HOST", "0.0.0.0")  # noqa: S104 (it is there to be reached)
+        self._share_port = ctx.share_port
         self._timeout_s = config.request_timeout / 1000
         self._bytes_max = _REQUEST_BYTES_MAX if config.max_request_length is None else config.max_request_length
         self._allows: Callable[[bytes], bool] | None = (
@@ -136,9 +142,11 @@ class HttpSource:
         codec: sdk.InputCodec | None = ctx.build(config.codec) if config.codec else None
         self._read = _json_array if codec is None else _reader(codec)
         self._headers = [(name.lower(), name.lower().encode("latin-1")) for name in config.metadata_headers]
+        self._inflating = asyncio.Semaphore(_INFLATIONS_MAX)
         self._slots = _Slots(max(1, config.thread_count), config.max_pending_requests)
         self._meters = _Meters(ctx.metrics, lambda: self._server.connections if self._server else 0)
         self._output: sdk.Output | None = None
+        self._capacity = 0
         self._server: HttpServer | None = None
         self._stop = asyncio.Event()
 
@@ -149,15 +157,19 @@ class HttpSource:
 
     async def run(self, output: sdk.Output) -> None:
         self._output = output
+        self._capacity = self._capacity or output.bytes_max
+        output.set_aside(min(self._capacity // 4, self._bytes_max + _READING_BYTES))
         server = self._server = HttpServer(
             self._handle,
             host=self._host,
             port=self._config.port,
             tls=self._tls(),
+            share_port=self._share_port,
             limits=Limits(
                 body_bytes_max=self._bytes_max,
                 connections_max=self._config.max_connection_count,
                 requests_max=self._config.max_connection_count + 1,  # the slots decide
+                reading_bytes_max=_READING_BYTES,
                 buffered_bytes_max=max(_BUFFERED_BYTES_MIN, 2 * self._bytes_max),
                 read_timeout_s=self._timeout_s,
             ),
@@ -224,33 +236,29 @@ class HttpSource:
         try:
             kind = self._compression(request)
             if kind != "none" and len(request.body) > _THREAD_BYTES:
-                return self._wait(request, None, begin, kind)
+                return self._wait(request, begin, kind)
             body = request.body
             if kind != "none":
                 body = compression.decompress(body, kind, self._bytes_max)
-            batch = self._batch(request, body)
-            size = len(body)
+            size = self._memory(body)
             output = self._output
             assert output is not None
-            if len(batch) > output.events_max or size > output.bytes_max:
-                raise _Refused(Response(413, f"Buffer capacity too small for the number of records: {len(batch)}"))
-            if not self._config.acknowledgments and output.write_now(batch, size):
+            if self._config.acknowledgments or not output.reserve_now(size):
+                return self._wait(request, begin, kind)
+            batch = self._reserved_batch(request, body, size)
+            if output.write_now(batch, size, reserved=True):
                 return meters.answered(_OK, begin, self._clock)
-            request.body = b""  # while it waits for room its events alone take memory
-            return self._wait(request, (batch, size), begin, kind)
+            request.free_body()  # while it waits for room its events alone take memory
+            return self._wait(request, begin, kind, (batch, size))
         except _REFUSALS as error:
             return meters.answered(self._refusal(error), begin, self._clock)
 
     async def _wait(
-        self, request: Request, ready: tuple[sdk.Batch, int] | None, begin: float, kind: compression.Kind
+        self, request: Request, begin: float, kind: compression.Kind, ready: tuple[sdk.Batch, int] | None = None
     ) -> Response:
-        """The slow way: inflate in a thread, wait for a slot, for room and for delivery."""
+        """The slow way: wait for a slot, for room and for delivery. `ready` are events whose bytes are reserved."""
         try:
-            if ready is None:
-                body = await asyncio.to_thread(compression.decompress, request.body, kind, self._bytes_max)
-                ready = self._batch(request, body), len(body)
-                request.body = body = b""
-            response = await self._write(*ready, begin)
+            response = await self._write(request, begin, kind, ready)
         except (*_REFUSALS, TimeoutError) as error:
             response = self._refusal(error)
         return self._meters.answered(response, begin, self._clock)
@@ -268,20 +276,32 @@ class HttpSource:
             case _:
                 return Response(400, str(error))
 
-    async def _write(self, batch: sdk.Batch, size: int, begin: float) -> Response:
+    async def _write(
+        self, request: Request, begin: float, kind: compression.Kind, ready: tuple[sdk.Batch, int] | None
+    ) -> Response:
         output, monotonic = self._output, self._clock.monotonic
         assert output is not None
-        delivered: asyncio.Future[bool] | None = None
-        handle: sdk.Handle | None = None
-        if self._config.acknowledgments:
-            future = delivered = asyncio.get_running_loop().create_future()
-            handle = output.handle(lambda ok: None if future.done() else future.set_result(ok))
-            batch.promise(handle)
         room_by = begin + self._timeout_s * _BUFFER_SHARE
-        async with asyncio.timeout(max(0.0, room_by - monotonic())):
-            await self._slots.take()
         try:
-            await output.write(batch, size, max(0.0, room_by - monotonic()))
+            async with asyncio.timeout(max(0.0, room_by - monotonic())):
+                await self._slots.take()
+        except BaseException:
+            if ready is not None:
+                output.give_back(ready[1])
+            raise
+        try:
+            if ready is None:
+                ready = await self._events(request, kind, room_by)
+            batch, size = ready
+            ready = None  # the buffer has them now, and lets them go
+            delivered: asyncio.Future[bool] | None = None
+            handle: sdk.Handle | None = None
+            if self._config.acknowledgments:
+                future = delivered = asyncio.get_running_loop().create_future()
+                handle = output.handle(lambda ok: None if future.done() else future.set_result(ok))
+                batch.promise(handle)
+            await output.write(batch, size, max(0.0, room_by - monotonic()), reserved=True)
+            del batch
             if handle is None or delivered is None:
                 return _OK
             handle.seal()
@@ -293,6 +313,53 @@ class HttpSource:
                 return Response(408, "Timeout waiting for the events to be delivered.")
         finally:
             self._slots.give_back()
+
+    async def _events(self, request: Request, kind: compression.Kind, room_by: float) -> tuple[sdk.Batch, int]:
+        """The events of the request, once their bytes are reserved: until then it waits as it came."""
+        output, monotonic = self._output, self._clock.monotonic
+        assert output is not None
+        if kind == "none":
+            size = self._memory(request.body)
+            await output.reserve(size, max(0.0, room_by - monotonic()))
+            batch = self._reserved_batch(request, request.body, size)
+        else:
+            async with self._inflating:
+                body = await asyncio.to_thread(compression.decompress, request.body, kind, self._bytes_max)
+                size = self._memory(body)
+                reserved = output.reserve_now(size)
+                if reserved:
+                    batch = self._reserved_batch(request, body, size)
+                body = b""
+            if not reserved:
+                await output.reserve(size, max(0.0, room_by - monotonic()))
+                try:
+                    body = await asyncio.to_thread(compression.decompress, request.body, kind, self._bytes_max)
+                except BaseException:
+                    output.give_back(size)
+                    raise
+                batch = self._reserved_batch(request, body, size)
+        request.free_body()
+        return batch, size
+
+    def _memory(self, body: bytes) -> int:
+        """What the events of a body will take, bytes; refuses what no buffer of this size can hold."""
+        if len(body) > self._capacity:
+            raise _Refused(Response(413, f"Buffer capacity too small for a request of {len(body)} bytes."))
+        assert self._output is not None
+        return min(decoded_bytes(body), self._output.bytes_max)  # one that is alone may take more
+
+    def _reserved_batch(self, request: Request, body: bytes, size: int) -> sdk.Batch:
+        """The events of a body whose `size` bytes are reserved; gives them back where there are none to be had."""
+        output = self._output
+        assert output is not None
+        try:
+            batch = self._batch(request, body)
+            if len(batch) > output.events_max:
+                raise _Refused(Response(413, f"Buffer capacity too small for the number of records: {len(batch)}"))
+        except BaseException:
+            output.give_back(size)
+            raise
+        return batch
 
     def _compression(self, request: Request) -> compression.Kind:
         """How this body is compressed. Where the option is `none` no header changes that."""

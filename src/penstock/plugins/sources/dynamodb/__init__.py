@@ -21,7 +21,10 @@ from penstock.plugins.sources.dynamodb.export import ExportOptions
 from penstock.plugins.sources.dynamodb.source import DynamodbSource
 from penstock.plugins.sources.dynamodb.tables import Tables
 
-__all__ = ["EXAMPLES", "Config", "Finding", "build", "check_tables"]
+__all__ = ["EXAMPLES", "SHARES_WORK", "Config", "Finding", "build", "check_tables"]
+
+SHARES_WORK = True
+"""Units divide exported files and shards among themselves by leases."""
 
 _KMS_KEY = re.compile(r"arn:[^:]+:kms:[^:]+:[0-9]*:(?:key|alias)/.+|[0-9a-fA-F-]{36}|mrk-[0-9a-f]+|alias/.+")
 _ARN = re.compile(r"arn:[^:]+:dynamodb:[^:]*:[^:]*:table/[^/]+")
