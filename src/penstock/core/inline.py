@@ -6,6 +6,8 @@ import re
 from typing import Any, Final
 
 _META: Final = re.compile(r"\bmeta\b")
+_MADE: Final = re.compile(r"\b(?:_|v)[0-9]+\b", re.ASCII)
+"""Names of values and variables in source that a compiler put together; no other words of it look like that."""
 
 
 class Inline:
@@ -22,6 +24,16 @@ class Inline:
         self.names = names
         """What the names in the source stand for."""
         self.reads_meta = _META.search(source) is not None
+
+    def prefixed(self, prefix: str) -> Inline:
+        """The same with longer names, where `_0`, `_1` … and `v0`, `v1` … name all values and variables.
+
+        Two such pieces can then be put together. Values without a use are left out.
+        """
+        used = sorted({name for name in _MADE.findall(self.source) if name in self.names})
+        inline = Inline(_MADE.sub(rf"{prefix}\g<0>", self.source), **{prefix + name: self.names[name] for name in used})
+        inline.reads_meta = self.reads_meta
+        return inline
 
     def __repr__(self) -> str:
         return f"Inline({self.source!r}, {', '.join(self.names)})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -22,14 +21,14 @@ log = logging.getLogger(__name__)
 
 Test = Callable[[Body, Meta], bool]
 
-_NAMES = re.compile(r"\b(?:_|v)[0-9]+\b", re.ASCII)
-"""What the compiler calls values and variables; no other words of its source look like that."""
-
 
 class Expression:
     """What a statement means: `evaluate` gives its value, `test` its truth."""
 
-    __slots__ = ("_values", "evaluate", "failures", "keys", "needs_meta", "source", "test", "text", "typed", "warnings")
+    __slots__ = (
+        *("_inline", "evaluate", "failures", "is_plain", "keys"),
+        *("needs_meta", "test", "text", "typed", "warnings"),
+    )
 
     evaluate: Callable[[Body, Meta], Any]
     """The value; it shares nothing with the event. Raises ExpressionError."""
@@ -51,21 +50,17 @@ class Expression:
         """How often `test` gave false because the evaluation failed."""
         self.typed = run = compiler.function(part)
         self.evaluate = _evaluate(text, run, computed=part.computed)
-        self.source: str | None = None
-        """The Python expression that `test` is, where there is nothing else to it."""
-        self.test = self._guarded(run)
-        if part.boolean and part.safe:
-            self.test, self.source = run, part.source
-        self._values = compiler.names
+        self.is_plain = part.boolean and part.safe
+        """The value is a Boolean whatever the event holds."""
+        self.test = run if self.is_plain else self._guarded(run)
+        self._inline = Inline(part.source, **compiler.names) if self.is_plain else None
 
     def inline(self, prefix: str) -> Inline:
-        """What `test` does, as a Python expression over `body` and `meta`. All its names begin with `prefix`."""
-        if self.source is None:
+        """What `test` does, as a Python expression over `body` and `meta`, whose own names begin with `prefix`."""
+        if self._inline is None:
             inline = Inline(f"{prefix}_test(body, meta)", **{f"{prefix}_test": self.test})
         else:
-            used = {name for name in _NAMES.findall(self.source) if name in self._values}
-            names = {prefix + name: self._values[name] for name in used}
-            inline = Inline(_NAMES.sub(rf"{prefix}\g<0>", self.source), **dict(sorted(names.items())))
+            inline = self._inline.prefixed(prefix)
         inline.reads_meta = self.needs_meta
         return inline
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from operator import itemgetter
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from penstock.core.batch import Body, Meta
 from penstock.core.clock import Clock
 from penstock.core.errors import EventError, ExpressionError, ExpressionSyntaxError
+from penstock.core.inline import Inline
 from penstock.core.key import MISSING, Key, valid_key
 from penstock.expr.expression import Expression, compile_expression
 from penstock.expr.values import java_text
@@ -37,14 +38,20 @@ _SHORT_END: Final = 2**64
 """Integers below are written at once; `java_text` refuses those that are too long to be written."""
 
 
-_PLAIN: Final = frozenset((str, int))
-"""Types that are written as Python writes them."""
-
-
 class Template:
     """A compiled format string."""
 
-    __slots__ = ("_literals", "_placeholders", "expressions", "is_constant", "keys", "needs_meta", "render", "text")
+    __slots__ = (
+        "_inline",
+        "_literals",
+        "_placeholders",
+        "expressions",
+        "is_constant",
+        "keys",
+        "needs_meta",
+        "render",
+        "text",
+    )
 
     render: Render
     """The text for one event. Raises EventError when a part cannot be found or evaluated."""
@@ -63,7 +70,8 @@ class Template:
         )
         """All keys it may read, those of its expressions too."""
         self.needs_meta = any(expression.needs_meta for expression in self.expressions)
-        self.render = _renderer(literals, placeholders)
+        self._inline = _compiled(literals, placeholders)
+        self.render = eval(f"lambda body, meta: {self._inline.source}", self._inline.names)  # noqa: S307 (our own text)
 
     def render_or(self, body: Body, meta: Meta, default: str) -> str:
         """The text for one event, with `default` in place of each part that cannot be found."""
@@ -73,6 +81,16 @@ class Template:
             pieces.append(default if value is MISSING else _printed(value))
             pieces.append(literal)
         return "".join(pieces)
+
+    def inline(self, prefix: str, otherwise: Render) -> Inline:
+        """What `render` does, as a Python expression over `body` and `meta`, whose own names begin with `prefix`.
+
+        `otherwise` is called for all that is unusual.
+        """
+        inline = self._inline.prefixed(prefix)
+        inline.names[f"{prefix}_0"] = otherwise
+        inline.reads_meta = self.needs_meta
+        return inline
 
     def __repr__(self) -> str:
         return f"Template({self.text!r})"
@@ -165,107 +183,63 @@ def _printed(value: Any) -> str:
         raise EventError("The value is nested too deeply for a text", cause="format") from None
 
 
+def _compiled(literals: list[str], placeholders: list[Placeholder]) -> Inline:
+    """An expression for the text: one that serves texts and short integers, or else a call of `_0`.
+
+    The source holds none of the texts of the template; they are values too.
+    """
+    values: list[Any] = [_renderer(literals, placeholders)]
+
+    def bound(value: Any) -> str:
+        values.append(value)
+        return f"_{len(values) - 1}"
+
+    tests, pieces = [], [bound(literals[0])]
+    for place, (part, literal) in enumerate(zip(placeholders, literals[1:], strict=True)):
+        read, value = _reading(part, bound), f"v{place}"
+        if read is None:
+            pieces.append(f"{bound(partial(_found, part))}(body, meta)")
+        else:
+            short = f"type({value}) is int and {-_SHORT_END} < {value} < {_SHORT_END}"
+            tests.append(f"(type({value} := {read}) is str or {short})")
+            pieces.append(value)
+        if literal:
+            pieces.append(bound(literal))
+    text = "".join(f"{{{piece}}}" for piece in pieces[not literals[0] :])
+    source = f'f"{text}" if {" and ".join(tests)} else _0(body, meta)' if tests else "_0(body, meta)"
+    return Inline(source, **{f"_{place}": value for place, value in enumerate(values)})
+
+
+def _reading(part: Placeholder, bound: Callable[[Any], str]) -> str | None:
+    """An expression for the value of a part; None where it is more than a key or an attribute."""
+    attribute = _attribute(part)
+    if attribute is not None:
+        return f"meta.attributes.get({bound(attribute)})"
+    if part.key is None:
+        return None
+    return f"body.get({bound(part.key.parts[0])})" if len(part.key.parts) == 1 else f"{bound(part.key.get)}(body)"
+
+
 def _renderer(literals: list[str], placeholders: list[Placeholder]) -> Render:
+    """The way that serves all values."""
     if not placeholders:
         text = literals[0]
         return lambda body, meta: text
-    if len(placeholders) == 1:
-        return _one(placeholders[0], *literals)
-    return _many(literals, placeholders)
-
-
-def _one(part: Placeholder, before: str, after: str) -> Render:
-    """The most common template of all: one key with text around it."""
+    first, pairs = literals[0], list(zip(placeholders, literals[1:], strict=True))
 
     def render(body: Body, meta: Meta) -> str:
-        return f"{before}{_found(part, body, meta)}{after}"
+        pieces = [first]
+        for part, literal in pairs:
+            pieces += (_found(part, body, meta), literal)
+        return "".join(pieces)
 
-    if part.key is None:
-        attribute = _attribute(part)
-        return render if attribute is None else _one_attribute(attribute, before, after, render)
-    get = part.key.get
-
-    if len(part.key.parts) == 1:
-        name = part.key.parts[0]
-
-        def render_top(body: Body, meta: Meta) -> str:
-            value: Any = body.get(name)
-            kind = type(value)
-            if kind is str or (kind is int and -_SHORT_END < value < _SHORT_END):
-                return f"{before}{value}{after}"
-            return render(body, meta)
-
-        return render_top
-
-    def render_key(body: Body, meta: Meta) -> str:
-        value = get(body)
-        kind = type(value)
-        if kind is str or (kind is int and -_SHORT_END < value < _SHORT_END):
-            return f"{before}{value}{after}"
-        return render(body, meta)
-
-    return render_key
+    return render
 
 
 def _attribute(part: Placeholder) -> str | None:
     """The attribute that the part reads, where that is all it does."""
     found = None if part.expression is None else _GET_METADATA.fullmatch(part.name.strip())
     return found[1].strip() or None if found else None
-
-
-def _one_attribute(name: str, before: str, after: str, otherwise: Render) -> Render:
-    """`${getMetadata("name")}`: ids, actions and versions of events that come from databases."""
-
-    def render(body: Body, meta: Meta) -> str:
-        value: Any = meta.attributes.get(name)
-        kind = type(value)
-        if kind is str or (kind is int and -_SHORT_END < value < _SHORT_END):
-            return f"{before}{value}{after}"
-        return otherwise(body, meta)
-
-    def render_bare(body: Body, meta: Meta) -> str:
-        value = meta.attributes.get(name)
-        if type(value) is str:
-            return value
-        return otherwise(body, meta)
-
-    return render if before or after else render_bare
-
-
-def _many(literals: list[str], placeholders: list[Placeholder]) -> Render:
-    first = literals[0]
-    pairs = [
-        (part, part.key.get if part.key is not None else None, _attribute(part), literal)
-        for part, literal in zip(placeholders, literals[1:], strict=True)
-    ]
-
-    def render(body: Body, meta: Meta) -> str:
-        pieces = [first]
-        for part, get, attribute, literal in pairs:
-            value = meta.attributes.get(attribute) if attribute is not None else None if get is None else get(body)
-            if type(value) is str:
-                pieces.append(value)
-            else:
-                pieces.append(_found(part, body, meta))
-            pieces.append(literal)
-        return "".join(pieces)
-
-    names = [part.key.parts[0] for part in placeholders if part.key is not None and len(part.key.parts) == 1]
-    if len(names) < len(placeholders):
-        return render
-    pick, pattern = itemgetter(*names), "%s".join(literal.replace("%", "%%") for literal in literals)
-
-    def render_top(body: Body, meta: Meta) -> str:
-        try:
-            values = pick(body)
-            if _PLAIN.issuperset(map(type, values)):
-                text: str = pattern % values
-                return text
-        except (KeyError, ValueError):
-            pass  # a key that is not there, or a number too long to be written: `render` says so
-        return render(body, meta)
-
-    return render_top
 
 
 def _found(part: Placeholder, body: Body, meta: Meta) -> str:

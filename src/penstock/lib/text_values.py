@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from operator import methodcaller
+from typing import Any
 
 from penstock.core.batch import Body
+from penstock.core.inline import Inline
 from penstock.core.key import Key
 from penstock.lib import regex
 from penstock.lib.regex import interruptible
-
-TextFn = Callable[[str], object]
 
 JAVA_BLANKS = "".join(map(chr, range(0x21)))
 """What Java's `trim` removes."""
@@ -30,37 +30,26 @@ class ReplacementError(ValueError):
     """A replacement text that fails at every match."""
 
 
-def compile_change(keys: Sequence[Key], change: TextFn) -> Callable[[Body], None]:
-    """A function that changes the texts under `keys`, in order. Absent values and those that are no text stay."""
+def compile_change(keys: Sequence[Key], change: str, /, **names: Any) -> Inline:
+    """Statements that change the texts under `keys`, in order. Absent values and those that are no text stay.
+
+    `change` is a Python expression for what takes the place of `value`; `names` are what stands in it.
+    """
+    if len(keys) == 1 and len(keys[0].parts) == 1:
+        return Inline(
+            f"value = body.get(name)\nif type(value) is str:\n    body[name] = {change}", name=keys[0].parts[0], **names
+        )
     if all(len(key.parts) == 1 for key in keys):
-        names = [key.parts[0] for key in keys]
-        if len(names) == 1:
-            (only,) = names
-
-            def change_one(body: Body) -> None:
-                value = body.get(only)
-                if value.__class__ is str:
-                    body[only] = change(value)
-
-            return change_one
-
-        def change_top(body: Body) -> None:
-            for name in names:
-                value = body.get(name)
-                if value.__class__ is str:
-                    body[name] = change(value)
-
-        return change_top
-
-    readers = [(key.get, compile_store(key)) for key in keys]
-
-    def change_all(body: Body) -> None:
-        for get, store in readers:
-            value = get(body)
-            if value.__class__ is str:
-                store(body, change(value))
-
-    return change_all
+        return Inline(
+            f"for name in keys:\n    value = body.get(name)\n    if type(value) is str:\n        body[name] = {change}",
+            keys=tuple(key.parts[0] for key in keys),
+            **names,
+        )
+    return Inline(
+        f"for get, store in keys:\n    value = get(body)\n    if type(value) is str:\n        store(body, {change})",
+        keys=[(key.get, compile_store(key)) for key in keys],
+        **names,
+    )
 
 
 def compile_store(key: Key) -> Callable[[Body, object], None]:

@@ -85,25 +85,42 @@ def _step(entry: Entry, ctx: sdk.Context) -> sdk.BatchFn:
     if entry.iterate_on is not None:
         return ctx.each_event(_to_elements(entry, entry.iterate_on), when=entry.add_when)
     assert entry.key is not None, "the rules see to it"
-    if "${" not in entry.key and entry.value is not None:
-        change = _constant(entry, compile_key(entry.key)({}, sdk.Meta()))
-        return ctx.each(change, when=entry.add_when)
+    if "${" not in entry.key:
+        return ctx.each(_to_fixed_key(entry, compile_key(entry.key)({}, sdk.Meta())), when=entry.add_when)
     return ctx.each_event(_to_event(entry, entry.key), when=entry.add_when)
 
 
-def _constant(entry: Entry, key: Key) -> sdk.EventFn:
-    """The most common entry: a fixed value under a fixed key."""
-    put, exists, value = key.put, key.exists, entry.value
-    overwrite, append = entry.overwrite_if_key_exists, entry.append_if_key_exists
-    copied = isinstance(value, dict | list)
-
-    def add(body: sdk.Body) -> None:
-        if overwrite or not exists(body):
-            put(body, sdk.copy_value(value) if copied else value)
-        elif append:
-            put(body, _appended(key.get(body), sdk.copy_value(value)))
-
+def _to_fixed_key(entry: Entry, key: Key) -> sdk.Inline:
+    """Most entries: the key is the same for all events, and mostly a name at the top."""
+    value = _inline_value(entry)
+    names: dict[str, Any]
+    if key.top is None:
+        exists, put, present = "exists(body)", "put(body, {})", "get(body)"
+        names = {"exists": key.exists, "put": key.put, "get": key.get}
+    else:
+        exists, put, present = "name in body", "body[name] = {}", "body[name]"
+        names = {"name": key.top}
+    source = put.format(value.source)
+    if not entry.overwrite_if_key_exists:
+        source = f"if not ({exists}):\n    {source}"
+    if entry.append_if_key_exists:
+        source += f"\nelse:\n    {put.format(f'appended({present}, {value.source})')}"
+        names["appended"] = _appended
+    add = sdk.Inline(source, **names, **value.names)
+    add.reads_meta = value.reads_meta
     return add
+
+
+def _inline_value(entry: Entry) -> sdk.Inline:
+    if entry.format is not None:
+        return entry.format.inline("value", otherwise=_value(entry))
+    if entry.value_expression is not None:
+        if entry.value_expression.is_plain:
+            return entry.value_expression.inline("value")
+        return sdk.Inline("value_of(body, meta)", value_of=_value(entry))
+    if isinstance(entry.value, dict | list):
+        return sdk.Inline("copy_value(value)", copy_value=sdk.copy_value, value=entry.value)
+    return sdk.Inline("value", value=entry.value)
 
 
 def _to_event(entry: Entry, key_text: str) -> Callable[[sdk.Body, sdk.Meta], None]:

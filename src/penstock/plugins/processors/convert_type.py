@@ -16,6 +16,8 @@ _Convert = Callable[[Any], Any]
 
 SCALE_MAX = 400
 _INT_END, _LONG_END = 2**31, 2**63
+_INT_DIGITS, _LONG_DIGITS = 9, 18
+"""Digits of which every number is in range."""
 _DEFAULT_TIME_FORMATS = [
     "MMM d HH:mm:ss",
     "yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
@@ -91,7 +93,53 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
     return ctx.chain(steps)
 
 
-def _conversion(key: Key, convert: _Convert, config: Config) -> sdk.EventFn:
+def _conversion(key: Key, convert: _Convert, config: Config) -> sdk.EventFn | sdk.Inline:
+    change, quickly = _general_conversion(key, convert, config), _QUICKLY.get(config.type)
+    if quickly is None or key.top is None or config.iterate_on is not None or config.null_conversion_values:
+        return change
+    end, digits = (_INT_END, _INT_DIGITS) if config.type == "integer" else (_LONG_END, _LONG_DIGITS)
+    return sdk.Inline(quickly, name=key.top, change=change, low=-end, end=end, digits=digits)
+
+
+_INTEGER = """
+value = body.get(name)
+if type(value) is str and len(value) <= digits and value.isdecimal():
+    body[name] = int(value)
+elif value is not None and not (type(value) is int and low <= value < end):
+    change(body)
+"""
+_DOUBLE = """
+value = body.get(name)
+if type(value) is str and value.isascii() and value.replace(".", "", 1).isdecimal():
+    body[name] = float(value)
+elif value is not None and type(value) is not float:
+    change(body)
+"""
+_BOOLEAN = """
+value = body.get(name)
+if type(value) is str:
+    body[name] = value.lower() == "true"
+elif value is not None and type(value) is not bool:
+    change(body)
+"""
+_STRING = """
+value = body.get(name)
+if type(value) is int and low <= value < end:
+    body[name] = str(value)
+elif value is not None and type(value) is not str:
+    change(body)
+"""
+_QUICKLY: dict[TargetType, str] = {
+    "integer": _INTEGER,
+    "long": _INTEGER,
+    "double": _DOUBLE,
+    "boolean": _BOOLEAN,
+    "string": _STRING,
+}
+"""What most values are converted by; the others are left to `change`."""
+
+
+def _general_conversion(key: Key, convert: _Convert, config: Config) -> sdk.EventFn:
     nulls = frozenset(config.null_conversion_values or ())
     get, put, delete = key.get, key.put, key.delete
 

@@ -43,9 +43,13 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
     return ctx.chain(ctx.each(_copy(entry), when=entry.copy_when) for entry in config.entries)
 
 
-def _copy(entry: Entry) -> sdk.EventFn:
+def _copy(entry: Entry) -> sdk.EventFn | sdk.Inline:
+    source, target = entry.from_key.top, entry.to_key.top
     if entry.from_key == entry.to_key:
         return lambda body: None
+    if source is not None and target is not None:
+        may = "source in body" if entry.overwrite_if_to_key_exists else "source in body and target not in body"
+        return sdk.Inline(f"if {may}:\n{_COPY}", source=source, target=target, copy_value=sdk.copy_value)
     get, put, taken = entry.from_key.get, entry.to_key.put, entry.to_key.exists
     overwrite = entry.overwrite_if_to_key_exists
 
@@ -56,6 +60,12 @@ def _copy(entry: Entry) -> sdk.EventFn:
                 put(body, sdk.copy_value(value))
 
     return copy
+
+
+_COPY = """
+    value = body[source]
+    body[target] = copy_value(value) if (kind := type(value)) is dict or kind is list else value
+"""
 
 
 def _between_lists(config: Config, from_list: Key, to_list: Key) -> Callable[[sdk.Body, sdk.Meta], None]:

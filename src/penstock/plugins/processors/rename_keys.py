@@ -74,14 +74,17 @@ def _step(entry: Entry, ctx: sdk.Context) -> sdk.BatchFn:
     return each_limited(lambda batch, index: move(batch.bodies[index]), when=entry.rename_when, fail=ctx.failure())
 
 
-def _move(entry: Entry) -> sdk.EventFn:
+def _move(entry: Entry) -> sdk.EventFn | sdk.Inline:
     assert entry.from_key is not None, "the rules see to it"
     if entry.from_key == entry.to_key:
         return lambda body: None
     return _mover(entry.from_key, entry.to_key, overwrite=entry.overwrite_if_to_key_exists)
 
 
-def _mover(source: Key, target: Key, *, overwrite: bool) -> sdk.EventFn:
+def _mover(source: Key, target: Key, *, overwrite: bool) -> sdk.EventFn | sdk.Inline:
+    if source.top is not None and target.top is not None:
+        may = "source in body" if overwrite else "source in body and target not in body"
+        return sdk.Inline(f"if {may}:\n    body[target] = body.pop(source)", source=source.top, target=target.top)
     take, put, taken = source.take, target.put, target.exists
 
     def move(body: sdk.Body) -> None:

@@ -1,6 +1,5 @@
 """Replaces fixed texts inside texts. Absent values and those that are no text are left alone."""
 
-from operator import methodcaller
 from typing import Annotated
 
 from pydantic import Field
@@ -34,7 +33,8 @@ def _step(entry: Entry, ctx: sdk.Context) -> sdk.BatchFn:
     if source is None or old is None or new is None:
         ctx.log.warning("An entry of replace_string without source, from and to changes nothing")
         return lambda batch: batch
-    return ctx.each(compile_change([source], methodcaller("replace", old, new)), when=entry.replace_when)
+    change = compile_change([source], "value.replace(old, new)", old=old, new=new)
+    return ctx.each(change, when=entry.replace_when)
 
 
 EXAMPLES = [

@@ -59,10 +59,13 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
 
 
 def _step(entry: Entry, ctx: sdk.Context) -> sdk.BatchFn:
-    change = compile_change([entry.source], compile_split(entry.delimiter, entry.delimiter_regex))
-    if not entry.delimiter_regex:
-        return ctx.each(change, when=entry.split_when)
-    return each_limited(lambda batch, index: change(batch.bodies[index]), when=entry.split_when, fail=ctx.failure())
+    split = compile_split(entry.delimiter, entry.delimiter_regex)
+    if entry.delimiter_regex:
+        change = compile_change([entry.source], "split(value)", split=split)
+        return each_limited(change, when=entry.split_when, fail=ctx.failure())
+    quick = "parts if (parts := value.split(delimiter))[-1] else split(value)"  # an empty end is cut off
+    change = compile_change([entry.source], quick, delimiter=entry.delimiter, split=split)
+    return ctx.each(change, when=entry.split_when)
 
 
 EXAMPLES = [

@@ -9,14 +9,15 @@ class Config(sdk.PluginConfig):
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
-    change = str.upper if config.upper_case else str.lower
+    change = "value.upper()" if config.upper_case else "value.lower()"
+    return ctx.each(sdk.Inline(_CONVERT.format(change=change)))
 
-    def convert(body: sdk.Body) -> None:
-        for name, value in body.items():
-            if value.__class__ is str:
-                body[name] = change(value)  # replacing values while iterating is fine: no key comes or goes
 
-    return ctx.each(convert)
+_CONVERT = """
+for name, value in body.items():
+    if type(value) is str:
+        body[name] = {change}  # replacing values while iterating is fine: no key comes or goes
+"""
 
 
 EXAMPLES = [

@@ -49,10 +49,8 @@ def _step(entry: Entry, ctx: sdk.Context) -> sdk.BatchFn:
     if entry.source is None or entry.to is None:
         ctx.log.warning("An entry of substitute_string without source and to changes nothing")
         return lambda batch: batch
-    change = compile_change([entry.source], _replacement(entry.from_, entry.to, ctx))
-    return each_limited(
-        lambda batch, index: change(batch.bodies[index]), when=entry.substitute_when, fail=ctx.failure()
-    )
+    change = compile_change([entry.source], "replace(value)", replace=_replacement(entry.from_, entry.to, ctx))
+    return each_limited(change, when=entry.substitute_when, fail=ctx.failure())
 
 
 def _replacement(expression: str, to: str, ctx: sdk.Context) -> Callable[[str], str]:

@@ -1,7 +1,5 @@
 """Removes blanks and control characters at both ends of texts. Values that are no text are left alone."""
 
-from operator import methodcaller
-
 from penstock import sdk
 from penstock.lib.text_values import JAVA_BLANKS, compile_change
 
@@ -12,7 +10,7 @@ class Config(sdk.PluginConfig):
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
-    return ctx.each(compile_change(config.with_keys, methodcaller("strip", JAVA_BLANKS)))
+    return ctx.each(compile_change(config.with_keys, "value.strip(blanks)", blanks=JAVA_BLANKS))
 
 
 EXAMPLES = [

@@ -10,7 +10,7 @@ class Config(sdk.PluginConfig):
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
-    return ctx.each(compile_change(config.with_keys, str.upper))
+    return ctx.each(compile_change(config.with_keys, "value.upper()"))
 
 
 EXAMPLES = [
