@@ -14,8 +14,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
+
+ROOT = Path(__file__).parents[1]
 
 
 def free_port() -> int:
@@ -45,6 +48,13 @@ class Stub:
     def requests(self) -> int:
         return int(json.loads(get(self.port, "/_stats")[1])["requests"])
 
+    def stats(self) -> dict[str, int]:
+        return dict(json.loads(get(self.port, "/_stats")[1]))
+
+    def marks(self) -> dict[str, Any]:
+        """How the marked documents ended."""
+        return dict(json.loads(get(self.port, "/_marks")[1]))
+
     def arrivals(self) -> dict[str, int]:
         return dict(json.loads(get(self.port, "/_arrivals")[1]))
 
@@ -67,8 +77,10 @@ class Engine:
 
 
 @contextlib.contextmanager
-def stub() -> Iterator[Stub]:
-    process = subprocess.Popen([sys.executable, "-m", "bench.stub", "0"], stdout=subprocess.PIPE, text=True)
+def stub(*options: str) -> Iterator[Stub]:
+    """The endpoint of `bench.stub` in a process of its own, with its options."""
+    command = [sys.executable, "-m", "bench.stub", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
     try:
         yield Stub(process, int(process.stdout.readline()))
@@ -79,14 +91,18 @@ def stub() -> Iterator[Stub]:
 
 
 @contextlib.contextmanager
-def engine(processors: str, sink_port: int) -> Iterator[Engine]:
-    """The engine with an http source, `processors` and an opensearch sink, ready to be posted to."""
+def engine(processors: str, sink_port: int, sink_options: dict[str, Any] | None = None) -> Iterator[Engine]:
+    """The engine with an http source, `processors` and an opensearch sink, ready to be posted to.
+
+    `sink_options` come on top of those that name the server.
+    """
     port, admin_port = free_port(), free_port()
     with tempfile.TemporaryDirectory() as folder:
         pipeline = Path(folder) / "pipeline.yaml"
+        sink = {"hosts": [f"http://127.0.0.1:{sink_port}"], "index": "logs", **(sink_options or {})}
         pipeline.write_text(
             f"bench:\n  source:\n    http:\n      port: {port}\n  processor: {processors}\n"
-            f'  sink:\n    - opensearch:\n        hosts: ["http://127.0.0.1:{sink_port}"]\n        index: logs\n'
+            f"  sink:\n    - opensearch: {json.dumps(sink)}\n"
         )
         config = Path(folder) / "config.yaml"
         config.write_text(f"ssl: false\nserver_port: {admin_port}\n")

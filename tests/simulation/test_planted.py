@@ -13,7 +13,8 @@ from penstock.core.errors import Failure
 from penstock.core.handle import Handle
 from penstock.plugins.buffers.bounded_blocking import BoundedBlockingBuffer
 from penstock.runtime.deliver import BulkDelivery, bulk
-from penstock.runtime.deliver.parcels import Item, Parcel, Part, Range, items_of
+from penstock.runtime.deliver.parcels import Parcel, Part, Piece, items_of
+from penstock.runtime.deliver.send_queue import SendQueue
 from penstock.runtime.deliver.surroundings import Surroundings
 from penstock.runtime.forward import Forwarder, Onward
 from penstock.runtime.pipeline import Pipeline, PipelineOutput
@@ -39,7 +40,8 @@ def release_twice(patch: pytest.MonkeyPatch) -> None:
 def drop_on_retry(patch: pytest.MonkeyPatch) -> None:
     later = BulkDelivery._retry_later
 
-    def lose_one(self: BulkDelivery, delay_s: float, items: list[Item]) -> None:
+    def lose_one(self: BulkDelivery, delay_s: float, parts: list[Part]) -> None:
+        items = items_of(parts)
         later(self, delay_s, items[:-1] if len(items) > 1 else items)
         for item in items[-1:] if len(items) > 1 else ():
             self._end_item(item, ok=True)
@@ -62,10 +64,9 @@ def acknowledge_before_the_reply(patch: pytest.MonkeyPatch) -> None:
     send = BulkDelivery._send
 
     async def hasty(self: BulkDelivery, parts: list[Part], count: int, dead: Any) -> None:
-        if all(isinstance(part, Range) for part in parts):
+        if all(isinstance(part, Piece) for part in parts):
             for part in parts:
-                assert isinstance(part, Range)
-                self._end_range(part)
+                self._written(part)
             await self._sink.send(bulk.joined(parts))
         else:
             await send(self, parts, count, dead)
@@ -76,9 +77,9 @@ def acknowledge_before_the_reply(patch: pytest.MonkeyPatch) -> None:
 def lose_order_on_retry(patch: pytest.MonkeyPatch) -> None:
     later = BulkDelivery._retry_later
 
-    def overtake(self: BulkDelivery, delay_s: float, items: list[Item]) -> None:
-        for item in items:
-            line = self._waiting.get(item.key)
+    def overtake(self: BulkDelivery, delay_s: float, parts: list[Part]) -> None:
+        for item in items_of(parts):
+            line = self._queue._waiting.get(item.key)
             if line:
                 follower = line.popleft()
                 line.appendleft(item)
@@ -90,16 +91,8 @@ def lose_order_on_retry(patch: pytest.MonkeyPatch) -> None:
 
 
 def two_of_a_key_in_flight(patch: pytest.MonkeyPatch) -> None:
-    def push(self: BulkDelivery, item: Item) -> None:
-        self._waiting.setdefault(item.key, type(self._queue)())  # type: ignore[arg-type]
-        self._queue.append(item)
-        self._queued_bytes += len(item.data)
-
-    def end(self: BulkDelivery, item: Item, *, ok: bool) -> None:
-        self._end(item.parcel, (item.parcel.slots[item.place],), ok=ok)
-
-    patch.setattr(BulkDelivery, "_enqueue", push)
-    patch.setattr(BulkDelivery, "_end_item", end)
+    patch.setattr(SendQueue, "put", SendQueue._append)
+    patch.setattr(SendQueue, "has_ended", lambda self, item: None)
 
 
 def leak_room(patch: pytest.MonkeyPatch) -> None:

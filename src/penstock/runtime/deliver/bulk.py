@@ -4,64 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from penstock.core.batch import Batch, concat
 from penstock.core.errors import Failure, Permanent, Transient, Unreachable
-from penstock.runtime.deliver.parcels import Item, Parcel, Part, Range, items_of, joined, whole
-from penstock.runtime.deliver.surroundings import (
-    RETRY_DELAY_S_MAX,
-    RETRY_DELAY_S_MIN,
-    SinkState,
-    Surroundings,
-    plain,
-)
-from penstock.sdk import BulkSink, metadata_told
+from penstock.runtime.deliver.pace import DRAIN_DELAY_S_MAX, Pace
+from penstock.runtime.deliver.parcels import Item, Parcel, Part, Piece, items_of, joined
+from penstock.runtime.deliver.send_queue import SendQueue
+from penstock.runtime.deliver.surroundings import SinkState, Surroundings, plain
+from penstock.sdk import BulkSink, DeadLetter, metadata_told
 
 log = logging.getLogger(__name__)
 
-BREAKER_DELAY_S_MAX = 10.0
-DRAIN_DELAY_S_MAX = 1.0
-"""Longest pause before a retry while it drains: one that would come after the deadline is none."""
-COLLECT_S_MAX = 0.05
-"""Longest time a busy lane collects before it sends what it has."""
-
+RETRY_BYTES_MAX = 8 * 1024 * 1024
+"""Bytes of refused items that wait outside of the buffer, so that a few of a load do not hold the room of all."""
 
 Dead = list[tuple[Item, Failure]]
 """Items that were refused for good, with the reason."""
 
 
 class BulkDelivery:
-    """Joins items into requests and keeps several of them in flight.
+    """Joins items into requests, keeps several of them in flight, and sees each item to its end.
 
-    An idle sink is sent to at once; a busy one when a request is full, or one reply time (50 ms at most) after its
-    last reply, so that a trickle does not become a stream of one-document requests. Two items of one key never are in
-    flight together, not even in one request: later ones wait in line behind the key. One that makes the last of the
-    line needless (`supersedes` of the sink) takes its place and speaks for it; when it is refused, the other is sent.
+    What is sent next is the matter of `SendQueue`, when it is sent that of `Pace`.
     """
 
     def __init__(self, sink: BulkSink, surroundings: Surroundings) -> None:
         self._sink = sink
         self._around = surroundings
-        self._supersedes: Callable[[bytes, bytes], bool] | None = getattr(sink, "supersedes", None)
         ctx = surroundings.ctx
         self.name = ctx.plugin
         self.state = SinkState(since_ms=ctx.clock.now_ms())
         self._now = ctx.clock.monotonic
-        self._queue: deque[Part] = deque()
-        self._queued_bytes = 0
-        self._waiting: dict[Hashable, deque[Item]] = {}
-        """Line behind each key that is queued, in flight or about to be retried; the first of a key is not in it."""
+        superseded = ctx.metrics.counter("itemsSuperseded")
+        self._queue = SendQueue(getattr(sink, "supersedes", None), superseded.add, self._withdrawn)
+        self._pace = Pace(self._now, ctx.random)
         self._in_flight = 0
-        self._reply_s = 0.0
-        self._rest_until = 0.0
-        self._collect_until: float | None = None
-        self._paused_until = 0.0
-        self._strikes = 0
-        self._unreachable = False
+        self._resting = 0
+        """Lanes that pause after their request was refused as a whole."""
+        self._kept_bytes = 0
         self._draining = 0
         self._pumping = False
         self._timer: asyncio.TimerHandle | None = None
@@ -69,13 +53,14 @@ class BulkDelivery:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[asyncio.TimerHandle, Callable[[], None]] = {}
         self._parcels: set[Parcel] = set()
+        self._unburied: dict[tuple[Parcel, int], dict[str, Any]] = {}
+        """What is known of the events, by parcel and slot, whose dead letters could not be written yet."""
         self._pending = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
-        self._superseded = ctx.metrics.counter("itemsSuperseded")
         ctx.metrics.gauge("requestsInFlight", lambda: self._in_flight)
-        ctx.metrics.gauge("queuedBytes", lambda: self._queued_bytes)
+        ctx.metrics.gauge("queuedBytes", lambda: self._queue.size_bytes)
         self._retries = ctx.metrics.counter("bulkRequestNumberOfRetries")
 
     # taking over
@@ -83,7 +68,7 @@ class BulkDelivery:
     def submit(
         self, batch: Batch, on_done: Callable[[], None], on_written: Callable[[Sequence[int]], None] | None = None
     ) -> None:
-        self._around.records_in.add(len(batch))
+        self._around.admit(batch)
         arrived = self._around.observe(batch)
         items = self._sink.encode(batch)
         assert len(items.data) + len(items.rejected) == len(batch), "the sink lost an event while encoding"
@@ -99,138 +84,32 @@ class BulkDelivery:
         if rejected:
             self._run(self._bury_rejected(parcel, rejected))
         if items.data:
-            if items.keys is None:
-                self._queue.append(Range(parcel, 0, len(items.data)))
-                self._queued_bytes += sum(map(len, items.data))
-            else:
-                for place, key in enumerate(items.keys):
-                    self._enqueue(Item(parcel, place, key))
+            self._queue.put_parcel(parcel, items.keys)
             if not self._pumping:
                 # Once the chain has given all it has: the chunks of one load travel together.
                 self._pumping = True
                 asyncio.get_running_loop().call_soon(self._pump)
-
-    def _enqueue(self, item: Item) -> None:
-        if item.key is not None:
-            line = self._waiting.get(item.key)
-            if line is not None:
-                if line and self._supersedes is not None and self._supersedes(item.data, line[-1].data):
-                    item.replace(line.pop())
-                    self._superseded.add()
-                line.append(item)
-                return
-            self._waiting[item.key] = deque()
-        self._queue.append(item)
-        self._queued_bytes += len(item.data)
 
     # sending
 
     def _pump(self) -> None:
         """Start as many requests as the rules allow now, and a timer for when they may allow more."""
         self._pumping = False
-        while self._queue and not self._closed and self._in_flight < self._sink.limits.lanes_max:
-            now = self._now()
-            start_at = self._start_at(now)
-            if start_at > now:
-                self._wake_at(start_at - now)
+        while self._queue and not self._closed:
+            limits = self._sink.limits
+            if self._in_flight + self._resting >= limits.lanes_max:
                 return
-            self._collect_until = None
-            parts, count = self._take()
+            start_at = self._pace.start_at(limits, self._in_flight, self._queue.size_bytes)
+            if start_at is not None:
+                self._wake_at(start_at - self._now())
+                return
+            parts, count = self._queue.take(limits)
             if not parts:
                 continue
             self._in_flight += 1
             self._run(self._request(parts, count))
-            if self._unreachable:
+            if self._pace.knocks:
                 return
-
-    def _start_at(self, now: float) -> float:
-        """When the next request may start, in the time of `now`."""
-        if self._paused_until > now:
-            return self._paused_until
-        if self._unreachable and self._in_flight:
-            return now + COLLECT_S_MAX
-        if self._draining or self._queued_bytes >= self._sink.limits.request_bytes_max:
-            return now
-        wait_max = min(COLLECT_S_MAX, self._sink.limits.flush_timeout_s)
-        if self._in_flight == 0:
-            return min(self._rest_until, now + wait_max)
-        if self._collect_until is None:
-            self._collect_until = now + wait_max
-        return self._collect_until
-
-    def _take(self) -> tuple[list[Part], int]:
-        """The parts of one request: as much of the queue as fits, one item at least."""
-        room = self._sink.limits.request_bytes_max
-        count_max = self._sink.limits.request_items_max
-        parts: list[Part] = []
-        count = 0
-        while self._queue:
-            part = self._queue[0]
-            if isinstance(part, Item):
-                if part.withdrawn:
-                    self._queue.popleft()
-                    self._queued_bytes -= len(part.data)
-                    self._end_item(part, ok=False)
-                    continue
-                size = len(part.data)
-                if count and (size > room or count >= count_max):
-                    break
-                self._queue.popleft()
-                self._queued_bytes -= size
-                room -= size
-                count += 1
-                parts.append(part)
-                continue
-            if self._withdraw(part):
-                continue
-            sizes = list(map(len, part.parcel.data[part.start : part.end]))
-            total = sum(sizes)
-            if total <= room and count + len(sizes) <= count_max:
-                self._queue.popleft()
-                taken = part
-            else:
-                fit = 0
-                size = 0
-                for item_size in sizes:
-                    if (count + fit and size + item_size > room) or count + fit >= count_max:
-                        break
-                    size += item_size
-                    fit += 1
-                if fit == 0:
-                    break
-                taken = Range(part.parcel, part.start, part.start + fit, part.attempts)
-                total = size
-                if fit == len(sizes):
-                    self._queue.popleft()
-                else:
-                    part.start += fit
-            self._queued_bytes -= total
-            room -= total
-            count += taken.end - taken.start
-            parts.append(taken)
-            if room <= 0:
-                break
-        return parts, count
-
-    def _withdraw(self, part: Range) -> bool:
-        """Take out the items whose promise is over (time-out, lost lease). True when the front of the queue changed."""
-        if part.parcel.handle is not None:
-            if not part.parcel.handle.done:
-                return False
-        else:
-            handles, slots = part.parcel.batch.handles, part.parcel.slots
-            if not any(handle.done for handle in {handles[slot] for slot in slots[part.start : part.end]} if handle):
-                return False
-        self._queue.popleft()
-        kept: list[Item] = []
-        for item in part.items():
-            if item.withdrawn:
-                self._queued_bytes -= len(item.data)
-                self._end_item(item, ok=False)
-            else:
-                kept.append(item)
-        self._queue.extendleft(reversed(kept))
-        return True
 
     async def _request(self, parts: list[Part], count: int) -> None:
         begin = self._now()
@@ -238,26 +117,24 @@ class BulkDelivery:
         try:
             await self._send(parts, count, dead)
         finally:
-            now = self._now()
             self._in_flight -= 1
-            self._reply_s = now - begin
-            self._around.elapsed.observe(self._reply_s)
-            self._rest_until = now + min(self._reply_s, COLLECT_S_MAX, self._sink.limits.flush_timeout_s)
+            reply_s = self._now() - begin
+            self._around.elapsed.observe(reply_s)
+            self._pace.replied(reply_s, self._sink.limits)
         if dead:  # apart from the lane: a slow queue of dead letters does not hold up what can be written
             self._run(self._bury(dead))
         self._pump()
 
     async def _send(self, parts: list[Part], count: int, dead: Dead) -> None:
         """Send and settle: every item of `parts` has ended, waits for its retry, or is in `dead` afterwards."""
-        data = parts[0].parcel.data if len(parts) == 1 and whole(parts[0]) else joined(parts)
+        data = parts[0].data if len(parts) == 1 and isinstance(parts[0], Piece) else joined(parts)
         try:
             failures = await self._sink.send(data)
         except Unreachable as error:
-            self._strike(error, unreachable=True)
-            self._requeue(parts)
+            self._strike(error, reached=False)
+            self._queue.put_back(parts)
         except Transient as error:
-            self._strike(error, unreachable=False)
-            self._requeue_counted(parts, str(error), dead)
+            self._try_again(parts, self._strike(error, reached=True), str(error), dead)
         except Permanent as error:
             self._well()
             await self._split(parts, count, str(error), dead)
@@ -267,33 +144,11 @@ class BulkDelivery:
             await self._split(parts, count, f"{type(error).__name__}: {error}", dead)
         else:
             self._well()
-            self._settle(parts, failures, dead)
-
-    def _settle(self, parts: list[Part], failures: Sequence[Failure], dead: Dead) -> None:
-        if not failures:
-            for part in parts:
-                if isinstance(part, Item):
-                    self._written(part)
-                else:
-                    self._end_range(part)
-            return
-        by_index = {failure.index: failure for failure in failures}
-        again: dict[float, list[Item]] = {}
-        for index, item in enumerate(items_of(parts)):
-            failure = by_index.get(index)
-            if failure is None:
-                self._written(item)
-            elif not failure.retryable:
-                dead.append((item, failure))
+            if failures:
+                self._settle(parts, failures, dead)
             else:
-                item.attempts += failure.counts
-                if failure.counts and self._exhausted(item.attempts):
-                    dead.append((item, self._out_of_retries(failure.reason)))
-                else:
-                    wait = failure.retry_after_s if failure.retry_after_s is not None else -float(item.attempts)
-                    again.setdefault(wait, []).append(item)
-        for wait, items in again.items():
-            self._retry_later(self._backoff(int(-wait)) if wait < 0 else min(wait, RETRY_DELAY_S_MAX), items)
+                for part in parts:
+                    self._written(part)
 
     async def _split(self, parts: list[Part], count: int, reason: str, dead: Dead) -> None:
         """The request as a whole was refused: halve it until the bad item is alone."""
@@ -305,24 +160,79 @@ class BulkDelivery:
         await self._send(list(items[:half]), half, dead)
         await self._send(list(items[half:]), count - half, dead)
 
+    # what became of the items
+
+    def _settle(self, parts: Sequence[Part], failures: Sequence[Failure], dead: Dead) -> None:
+        """Some items were refused."""
+        sorted_out = _by_part(parts, failures)
+        levels = _next_levels(sorted_out)
+        again: dict[float, list[Part]] = {}
+        for part, start, refused in sorted_out:
+            if not refused:
+                self._written(part)
+                continue
+            if isinstance(part, Piece):
+                self._end_others(part, {failure.index - start for failure in refused})
+            for rest, failure in _by_answer(part, start, refused):
+                if not failure.retryable:
+                    dead.append((rest.items()[0], failure))
+                    continue
+                rest.attempts += failure.counts
+                if failure.counts and self._exhausted(rest.attempts):
+                    dead += [(item, self._out_of_retries(failure.reason)) for item in rest.items()]
+                    continue
+                rest.level = levels[part.level]
+                after = failure.retry_after_s
+                again.setdefault(-float(rest.level) if after is None else after, []).append(rest)
+        for after, items in again.items():
+            self._retry_later(self._pace.backoff_s(int(-after)) if after < 0 else self._pace.wait_s(after), items)
+
+    def _end_others(self, piece: Piece, refused: set[int]) -> None:
+        """The items of a piece that were not refused have arrived; their bytes are of no use any more."""
+        if len(refused) == len(piece):
+            return
+        parcel = piece.parcel
+        places = [place for offset, place in enumerate(piece.places) if offset not in refused]
+        self._end_written(parcel, [parcel.slots[place] for place in places])
+        for place in places:
+            parcel.data[place] = b""
+
+    def _written(self, part: Part) -> None:
+        """It has arrived, and with an item those that it replaced."""
+        if isinstance(part, Piece):
+            self._end_written(part.parcel, part.slots)
+            return
+        replaced, part.replaced = part.replaced, None
+        for earlier in replaced or ():
+            self._end_written(earlier.parcel, (earlier.slot,))
+        self._queue.has_ended(part)
+        self._end_written(part.parcel, (part.slot,))
+
+    def _end_written(self, parcel: Parcel, slots: Sequence[int]) -> None:
+        if parcel.on_written is not None:
+            parcel.on_written(slots)
+        self._end(parcel, slots, ok=True)
+
+    def _withdrawn(self, item: Item) -> None:
+        self._end_item(item, ok=False)
+
+    def _end_item(self, item: Item, *, ok: bool) -> None:
+        self._queue.has_ended(item)
+        self._end(item.parcel, (item.slot,), ok=ok)
+
+    def _end(self, parcel: Parcel, slots: Sequence[int], *, ok: bool) -> None:
+        self._pending -= len(slots)
+        parcel.end(slots, ok=ok)
+        if parcel.left == 0:
+            self._parcels.discard(parcel)
+            self._kept_bytes -= parcel.kept_bytes
+        if self._pending == 0:
+            self._idle.set()
+
     # trying again
 
-    def _retry_later(self, delay_s: float, items: list[Item]) -> None:
-        """Send refused items again after a while, before what was queued behind them."""
-        self._retries.add(len(items))
-
-        def retry() -> None:
-            self._requeue(items)
-            self._pump()
-
-        self._later(delay_s, retry)
-
-    def _requeue(self, parts: Sequence[Part]) -> None:
-        self._queue.extendleft(reversed(parts))
-        self._queued_bytes += sum(part.size_bytes for part in parts)
-
-    def _requeue_counted(self, parts: Sequence[Part], reason: str, dead: Dead) -> None:
-        """Back to the front of the queue, whose lanes pause; what has used up its retries becomes a dead letter."""
+    def _try_again(self, parts: Sequence[Part], pause_s: float, reason: str, dead: Dead) -> None:
+        """A request was refused as a whole: what has not used up its retries is sent again, by the same lane."""
         rest: list[Part] = []
         for part in parts:
             part.attempts += 1
@@ -330,8 +240,38 @@ class BulkDelivery:
                 dead += [(item, self._out_of_retries(reason)) for item in part.items()]
             else:
                 rest.append(part)
-        self._retries.add(sum(len(part.items()) for part in rest))
-        self._requeue(rest)
+        self._retries.add(sum(map(len, rest)))
+        if not pause_s:
+            self._queue.put_back(rest)
+            return
+        self._resting += 1
+
+        def go_on() -> None:
+            self._resting -= 1
+            self._queue.put_back(rest)
+            self._pump()
+
+        self._later(pause_s, go_on)
+
+    def _retry_later(self, delay_s: float, parts: Sequence[Part]) -> None:
+        """Send refused items again after a while, before what was queued behind them."""
+        self._retries.add(sum(map(len, parts)))
+        for part in parts:
+            self._keep(part.parcel)
+
+        def retry() -> None:
+            self._queue.put_back(parts)
+            self._pump()
+
+        self._later(delay_s, retry)
+
+    def _keep(self, parcel: Parcel) -> None:
+        """Give the room of the whole load back, as long as there is room for what is left of it."""
+        if parcel.on_done is None or not parcel.is_bare or self._kept_bytes >= RETRY_BYTES_MAX:
+            return
+        parcel.kept_bytes = sum(map(len, parcel.data))
+        self._kept_bytes += parcel.kept_bytes
+        parcel.give_room()
 
     def _exhausted(self, attempts: int) -> bool:
         return self._sink.limits.max_retries is not None and attempts >= self._sink.limits.max_retries
@@ -343,94 +283,48 @@ class BulkDelivery:
             f"Last exception message: {reason})",
         )
 
-    def _strike(self, error: Transient, *, unreachable: bool) -> None:
-        """The sink refused a whole request: every lane pauses, longer each time in a row."""
-        self._strikes += 1
-        self._unreachable = unreachable
-        if error.retry_after_s is not None:
-            delay = min(error.retry_after_s, RETRY_DELAY_S_MAX)
-        else:
-            delay = min(self._backoff(self._strikes), BREAKER_DELAY_S_MAX)
-        self._paused_until = max(self._paused_until, self._now() + delay)
+    def _strike(self, error: Transient, *, reached: bool) -> float:
+        """The sink refused a whole request. Seconds for which the lane pauses; 0: all of them do."""
+        pause_s = self._pace.strike(error, reached=reached, lanes=self._sink.limits.lanes_max)
         if self.state.status != "DEGRADED":
             self.state.status = "DEGRADED"
             self.state.since_ms = self._around.ctx.clock.now_ms()
         self.state.last_error = str(error)
-        if self._strikes % 5 == 1:
+        if self._pace.strikes % 5 == 1:
             log.warning(
                 "Bulk Operation Failed. Number of retries %d. Retrying... Pipeline [%s] %s: %s",
-                self._strikes,
+                self._pace.strikes,
                 self._around.ctx.pipeline,
                 self.name,
                 error,
             )
+        return pause_s
 
     def _well(self) -> None:
-        if self._strikes or self.state.status != "OK":
-            if self._strikes:
+        if self._pace.strikes or self.state.status != "OK":
+            if self._pace.strikes:
                 log.info("Pipeline [%s] %s answers again", self._around.ctx.pipeline, self.name)
-            self._strikes = 0
-            self._unreachable = False
+            self._pace.well()
             self.state = SinkState("OK", "", self._around.ctx.clock.now_ms())
 
-    def _backoff(self, attempts: int) -> float:
-        """Exponential from 50 ms to a minute (a second while it drains), with full jitter over its upper half."""
-        delay_max = DRAIN_DELAY_S_MAX if self._draining else RETRY_DELAY_S_MAX
-        delay = min(RETRY_DELAY_S_MIN * 2.0 ** min(attempts - 1, 16), delay_max)
-        return delay * (0.5 + self._around.ctx.random.random() / 2)
-
-    # ends
-
-    def _end_range(self, part: Range) -> None:
-        parcel = part.parcel
-        slots = parcel.slots if whole(part) else parcel.slots[part.start : part.end]
-        if parcel.on_written is not None:
-            parcel.on_written(slots)
-        self._end(parcel, slots, ok=True)
-
-    def _written(self, item: Item) -> None:
-        """The item has arrived, and with it those that it replaced."""
-        replaced, item.replaced = item.replaced, None
-        for earlier in replaced or ():
-            self._tell_written(earlier)
-            self._end(earlier.parcel, (earlier.parcel.slots[earlier.place],), ok=True)
-        self._tell_written(item)
-        self._end_item(item, ok=True)
-
-    def _tell_written(self, item: Item) -> None:
-        if item.parcel.on_written is not None:
-            item.parcel.on_written((item.parcel.slots[item.place],))
-
-    def _end_item(self, item: Item, *, ok: bool) -> None:
-        """The item has ended: the next of its key may go. If it was not written, what it had replaced is the next."""
-        if item.key is not None:
-            earlier = item.give_back()
-            line = self._waiting[item.key]
-            if earlier is not None:
-                self._queue.appendleft(earlier)
-                self._queued_bytes += len(earlier.data)
-            elif line:
-                follower = line.popleft()
-                self._queue.append(follower)
-                self._queued_bytes += len(follower.data)
-            else:
-                del self._waiting[item.key]
-        self._end(item.parcel, (item.parcel.slots[item.place],), ok=ok)
+    # dead letters
 
     async def _bury(self, dead: Dead) -> None:
         letters = []
         for item, failure in dead:
-            target = self._sink.dead_letter(item.data)
+            target = self._sink.dead_letter(item.data) | metadata_told(item.parcel.meta(item.slot))
             if item.attempts:
                 target["attempts"] = item.attempts
-            target |= metadata_told(item.parcel.meta(item.parcel.slots[item.place]))
+            target |= metadata_told(item.parcel.meta(item.slot))
             letters.append(
                 self._around.letter({**target, "status": failure.status, "message": failure.reason, **failure.details})
             )
-        events = [item.parcel.refused(item.parcel.slots[item.place]) for item, _ in dead]
-        ok = await self._around.bury(letters, _joined(events))
-        for item, _ in dead:
-            self._end_item(item, ok=ok)
+        events = [item.parcel.refused(item.slot) for item, _ in dead]
+
+        def end(place: int, *, ok: bool) -> None:
+            self._end_item(dead[place][0], ok=ok)
+
+        await self._account(letters, _joined(events), [(item.parcel, item.slot) for item, _ in dead], end)
         self._pump()
 
     async def _bury_rejected(self, parcel: Parcel, rejected: list[tuple[Failure, Any]]) -> None:
@@ -449,16 +343,43 @@ class BulkDelivery:
             for failure, document in rejected
         ]
         slots = [failure.index for failure, _ in rejected]
-        ok = await self._around.bury(letters, _joined([parcel.refused(slot) for slot in slots]))
-        self._end(parcel, slots, ok=ok)
 
-    def _end(self, parcel: Parcel, slots: Sequence[int], *, ok: bool) -> None:
-        self._pending -= len(slots)
-        parcel.end(slots, ok=ok)
-        if parcel.left == 0:
-            self._parcels.discard(parcel)
-        if self._pending == 0:
-            self._idle.set()
+        def end(place: int, *, ok: bool) -> None:
+            self._end(parcel, (slots[place],), ok=ok)
+
+        events = _joined([parcel.refused(slot) for slot in slots])
+        await self._account(letters, events, [(parcel, slot) for slot in slots], end)
+
+    async def _account(
+        self,
+        letters: list[DeadLetter],
+        events: Batch | None,
+        owners: list[tuple[Parcel, int]],
+        end: Callable[..., None],
+    ) -> None:
+        """Write the letters and call `end` for each place.
+
+        Where they cannot be written, the sources that listen hear no and ask again. The other events stay here until
+        it works: they hold room in the buffer, so nothing is lost but time.
+        """
+        places: Sequence[int] = range(len(letters))
+        if await self._around.bury(letters, events):
+            for place in places:
+                end(place, ok=True)
+            return
+        handles = [parcel.batch.handles[slot] for parcel, slot in owners]
+        unheard = [place for place in places if (handle := handles[place]) and not (handle.heard or handle.done)]
+        for place in set(places).difference(unheard):
+            end(place, ok=False)
+        if not unheard:
+            return
+        known = {owners[place]: letters[place].failed_data for place in unheard}
+        self._unburied |= known
+        await self._around.bury_until_kept([letters[place] for place in unheard])
+        for owner in known:
+            del self._unburied[owner]
+        for place in unheard:
+            end(place, ok=True)
 
     # life
 
@@ -473,10 +394,12 @@ class BulkDelivery:
             await self._idle.wait()
         finally:
             self._draining -= 1
+            self._pace.draining = self._draining > 0
 
     def _hurry(self) -> None:
         """Bring forward what waits for longer than a drain may pause."""
-        self._paused_until = min(self._paused_until, self._now() + DRAIN_DELAY_S_MAX)
+        self._pace.hurry()
+        self._around.pauses.hurry()
         soon = asyncio.get_running_loop().time() + DRAIN_DELAY_S_MAX
         for timer, act in list(self._timers.items()):
             if timer.when() > soon:
@@ -497,13 +420,17 @@ class BulkDelivery:
             if parcel.events is not None:
                 parcel.events.release_all(ok=True)
             parcel.batch.release_all(ok=False)
-            parcel.on_done()
+            parcel.give_room()
         self._parcels.clear()
         self._queue.clear()
         self._pending = 0
+        self._kept_bytes = 0
         self._idle.set()
 
     def _known_of(self, parcel: Parcel, data: dict[int, bytes], slot: int) -> dict[str, Any]:
+        known = self._unburied.get((parcel, slot))
+        if known is not None:
+            return known
         told = self._sink.dead_letter(data[slot]) if slot in data else {}
         return told | metadata_told(parcel.meta(slot))
 
@@ -538,6 +465,49 @@ class BulkDelivery:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.critical("Delivery to %s failed", self.name, exc_info=task.exception())
+
+
+def _by_part(parts: Sequence[Part], failures: Sequence[Failure]) -> list[tuple[Part, int, list[Failure]]]:
+    """Each part with the index of its first item in the request and what of it was refused."""
+    ordered = sorted(failures, key=attrgetter("index"))
+    found: list[tuple[Part, int, list[Failure]]] = []
+    start = first = 0
+    for part in parts:
+        end = start + len(part)
+        last = first
+        while last < len(ordered) and ordered[last].index < end:
+            last += 1
+        found.append((part, start, ordered[first:last]))
+        start, first = end, last
+    return found
+
+
+def _by_answer(part: Part, start: int, refused: list[Failure]) -> list[tuple[Part, Failure]]:
+    """What of a part was refused: items that wait alike stay together, the others come one by one."""
+    if isinstance(part, Item):
+        return [(part, refused[0])]
+    alike: dict[tuple[float | None, bool], list[Failure]] = {}
+    found: list[tuple[Part, Failure]] = []
+    for failure in refused:
+        if failure.retryable:
+            alike.setdefault((failure.retry_after_s, failure.counts), []).append(failure)
+        else:
+            found.append((part.pick([failure.index - start]), failure))
+    found += [(part.pick([failure.index - start for failure in group]), group[-1]) for group in alike.values()]
+    return found
+
+
+def _next_levels(sorted_out: list[tuple[Part, int, list[Failure]]]) -> dict[int, int]:
+    """The level of what is refused again, by its level before.
+
+    Those that waited wait longer next time when trying again helped fewer than half of them: a server that refuses some
+    of everything gets through everything quickly, one that takes nothing is asked ever more rarely.
+    """
+    tried: dict[int, int] = {}
+    for part, _, refused in sorted_out:
+        again = sum(failure.retryable for failure in refused)
+        tried[part.level] = tried.get(part.level, 0) + len(part) - 2 * again
+    return {level: level if level and balance >= 0 else level + 1 for level, balance in tried.items()}
 
 
 def _joined(events: list[Batch | None]) -> Batch | None:

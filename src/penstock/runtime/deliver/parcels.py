@@ -1,4 +1,4 @@
-"""What is on its way to a bulk sink: batches as parcels of encoded items, and the parts of them that are queued."""
+"""What is on its way to a bulk sink: batches as parcels of encoded items, and the parts of them that are sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from penstock.sdk import Items
 class Parcel:
     """The items of one batch and how many of them have not ended."""
 
-    __slots__ = ("arrived", "batch", "data", "events", "handle", "left", "metas", "on_done", "on_written", "slots")
+    __slots__ = (
+        *("arrived", "batch", "data", "events", "handle", "kept_bytes"),
+        *("left", "metas", "on_done", "on_written", "slots"),
+    )
 
     def __init__(
         self,
@@ -34,9 +37,22 @@ class Parcel:
         first = batch.handles[0]
         self.handle = first if batch.handles.count(first) == len(batch.handles) else None
         """The one promise all events of the batch belong to, where there is only one."""
-        self.on_done = on_done
+        self.on_done: Callable[[], None] | None = on_done
         self.arrived = arrived
         self.on_written = on_written
+        self.kept_bytes = 0
+        """Bytes that the delivery holds of it in its own room, once it has given up the room in the buffer."""
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether what is left of it is bytes alone: nobody waits for its end, and no event is kept for another use."""
+        return self.on_written is None and self.events is None
+
+    def give_room(self) -> None:
+        """The room in the buffer is free again. Calling it twice is fine."""
+        on_done, self.on_done = self.on_done, None
+        if on_done is not None:
+            on_done()
 
     def meta(self, slot: int) -> Meta:
         """Metadata of the event of that slot, to read from."""
@@ -56,17 +72,19 @@ class Parcel:
         if self.left == 0:
             if ok:
                 self.arrived()
-            self.on_done()
+            self.give_room()
 
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One item that is looked at by itself: it has a key, or was refused once."""
+    """One item that is looked at by itself: it has a key, or may be the bad one of its request."""
 
     parcel: Parcel
     place: int
     key: Hashable | None
     attempts: int = 0
+    level: int = 0
+    """How long it has to wait when it is refused again; grows while trying again does not help."""
     replaced: list[Item] | None = None
     """Earlier items of the key that need not be sent as this one comes after them, oldest first. They end with it."""
 
@@ -89,58 +107,88 @@ class Item:
         return self.parcel.data[self.place]
 
     @property
+    def slot(self) -> int:
+        return self.parcel.slots[self.place]
+
+    @property
     def size_bytes(self) -> int:
         return len(self.parcel.data[self.place])
 
     def items(self) -> list[Item]:
         return [self]
 
+    def __len__(self) -> int:
+        return 1
+
     @property
     def withdrawn(self) -> bool:
-        handle = self.parcel.batch.handles[self.parcel.slots[self.place]]
+        handle = self.parcel.batch.handles[self.slot]
         assert handle is not None
         return handle.done
 
 
-@dataclass(slots=True, eq=False)
-class Range:
-    """A stretch of a parcel whose items have no keys."""
+class Piece:
+    """Items of a parcel that have no keys, all of one history."""
 
-    parcel: Parcel
-    start: int
-    end: int
-    attempts: int = 0
+    __slots__ = ("attempts", "level", "parcel", "places", "size_bytes")
 
-    def items(self) -> list[Item]:
-        return [Item(self.parcel, place, None, self.attempts) for place in range(self.start, self.end)]
+    def __init__(
+        self, parcel: Parcel, places: Sequence[int], attempts: int = 0, level: int = 0, size_bytes: int | None = None
+    ) -> None:
+        self.parcel = parcel
+        self.places = places
+        self.attempts = attempts
+        self.level = level
+        self.size_bytes = sum(map(len, self.data)) if size_bytes is None else size_bytes
+
+    def __len__(self) -> int:
+        return len(self.places)
 
     @property
-    def size_bytes(self) -> int:
-        return sum(map(len, self.parcel.data[self.start : self.end]))
+    def is_whole(self) -> bool:
+        return len(self.places) == len(self.parcel.data)
+
+    @property
+    def data(self) -> list[bytes]:
+        data, places = self.parcel.data, self.places
+        return data if len(places) == len(data) else [data[place] for place in places]
+
+    @property
+    def slots(self) -> Sequence[int]:
+        slots, places = self.parcel.slots, self.places
+        return slots if len(places) == len(slots) else [slots[place] for place in places]
+
+    def pick(self, offsets: Sequence[int]) -> Piece:
+        """Those of its items, with the same history."""
+        places = self.places
+        return Piece(self.parcel, [places[offset] for offset in offsets], self.attempts, self.level)
+
+    def cut(self, count: int, size_bytes: int) -> Piece:
+        """Take out its first items, which are so large together."""
+        first = Piece(self.parcel, self.places[:count], self.attempts, self.level, size_bytes)
+        self.places = self.places[count:]
+        self.size_bytes -= size_bytes
+        return first
+
+    def items(self) -> list[Item]:
+        return [Item(self.parcel, place, None, self.attempts, self.level) for place in self.places]
 
 
-Part = Range | Item
+Part = Piece | Item
 
 
-def whole(part: Part) -> bool:
-    return isinstance(part, Range) and part.start == 0 and part.end == len(part.parcel.data)
-
-
-def joined(parts: list[Part]) -> list[bytes]:
+def joined(parts: Sequence[Part]) -> list[bytes]:
     data: list[bytes] = []
     for part in parts:
         if isinstance(part, Item):
             data.append(part.data)
         else:
-            data += part.parcel.data[part.start : part.end]
+            data += part.data
     return data
 
 
-def items_of(parts: list[Part]) -> list[Item]:
+def items_of(parts: Sequence[Part]) -> list[Item]:
     items: list[Item] = []
     for part in parts:
-        if isinstance(part, Item):
-            items.append(part)
-        else:
-            items += part.items()
+        items += part.items()
     return items

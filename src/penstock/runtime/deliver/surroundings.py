@@ -10,15 +10,15 @@ from typing import Any, Protocol
 
 from penstock.core.batch import Batch
 from penstock.core.errors import EventError, Permanent, Transient
+from penstock.core.handle import Handle
 from penstock.core.json_text import encode
+from penstock.runtime.deliver.pace import RetryPauses
 from penstock.sdk import Context, DeadLetter, DeadLetterWriter, metadata_told
 
 log = logging.getLogger(__name__)
 
-RETRY_DELAY_S_MIN = 0.05
 KEEP_TIMEOUT_S = 10.0
 SHUT_DOWN = "the pipeline was shut down before this event could be delivered"
-RETRY_DELAY_S_MAX = 60.0
 
 
 class Delivery(Protocol):
@@ -32,8 +32,9 @@ class Delivery(Protocol):
     ) -> None:
         """Take the events over. What of the bodies is needed is read before this returns, except by `WriteDelivery`.
 
-        `on_done` is called once all of them have ended, `on_written` before that with the places of those that the
-        sink has taken (not with those that became dead letters).
+        `on_done` is called once: when all of them have ended or, without `on_written`, when the few that are left wait
+        in the room that the delivery has for retries. `on_written` is called before that with the places of those that
+        the sink has taken (not with those that became dead letters).
         """
 
     async def drain(self) -> None:
@@ -78,6 +79,9 @@ class Surroundings:
         """Whether refused events themselves are wanted, not only what was sent of them."""
         self._dead = ctx.metrics.counter("deadLetters")
         self._dead_failed = ctx.metrics.counter("deadLetterErrors")
+        self._invalid_handles = ctx.registry.scope(ctx.pipeline, "PipelineRunner").counter("invalidEventHandles")
+        self.pauses = RetryPauses(ctx.random)
+        """Between attempts to write dead letters, or batches."""
         self.records_in = ctx.metrics.counter("recordsIn")
         self.elapsed = ctx.metrics.timer("timeElapsed")
         """Times of the requests to the sink."""
@@ -101,10 +105,10 @@ class Surroundings:
         places = [i for i, handle in enumerate(batch.handles) if handle and not (handle.done or handle.heard)]
         if not places:
             return
-        known = {"status": 0, "message": SHUT_DOWN}
+        reason = {"status": 0, "message": SHUT_DOWN}
         try:
             async with asyncio.timeout(KEEP_TIMEOUT_S):
-                kept = await self.bury([self.letter({**failed_data(place), **known}) for place in places])
+                kept = await self.bury([self.letter({**reason, **failed_data(place)}) for place in places])
         except TimeoutError:
             kept = False
         if kept:
@@ -143,6 +147,26 @@ class Surroundings:
             letters[0].failed_data.get("message"),
         )
         return True
+
+    async def bury_until_kept(self, letters: Sequence[DeadLetter]) -> None:
+        """Write dead letters of events that no source will bring again: tried until it works or the delivery closes."""
+        attempts = 0
+        while not await self.bury(letters):
+            attempts += 1
+            await self.pauses.after(attempts)
+
+    def admit(self, batch: Batch) -> None:
+        """Count the events that come in. One that a plugin parted from its handle gets one that nobody waits for."""
+        self.records_in.add(len(batch))
+        if None in batch.handles:
+            lost = [place for place, handle in enumerate(batch.handles) if handle is None]
+            self._invalid_handles.add(len(lost))
+            log.error("Pipeline [%s]: %d events came without their handles", self.ctx.pipeline, len(lost))
+            handle = Handle()
+            handle.add(len(lost))
+            for place in lost:
+                batch.handles[place] = handle
+            handle.seal()
 
     def observe(self, batch: Batch) -> Callable[[], None]:
         """Call the result when the batch has arrived: records how long it took."""

@@ -6,18 +6,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from typing import Any
 
 from penstock.core.batch import Batch
 from penstock.core.errors import Permanent, Transient
-from penstock.runtime.deliver.surroundings import (
-    RETRY_DELAY_S_MAX,
-    RETRY_DELAY_S_MIN,
-    SinkState,
-    Surroundings,
-    document_at,
-)
+from penstock.runtime.deliver.surroundings import SinkState, Surroundings, document_at
 from penstock.sdk import WriteSink
 
 log = logging.getLogger(__name__)
@@ -25,12 +19,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A batch that is queued or being written."""
+    """A batch that is queued, being written, or on its way to the dead letters."""
 
     batch: Batch
     on_done: Callable[[], None]
     arrived: Callable[[], None]
     on_written: Callable[[Sequence[int]], None] | None
+    count: int
+    known: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """What the dead letters say that could not be written yet, by place."""
 
     def end(self, *, written: bool, ok: bool) -> None:
         places = self.batch.held()
@@ -40,6 +37,9 @@ class _Waiting:
         if ok:
             self.arrived()
         self.on_done()
+
+    def known_of(self, place: int) -> dict[str, Any]:
+        return self.known.get(place) or document_at(self.batch, place)
 
 
 class WriteDelivery:
@@ -51,6 +51,7 @@ class WriteDelivery:
         self.name = surroundings.ctx.plugin
         self.state = SinkState(since_ms=surroundings.ctx.clock.now_ms())
         self._queue: deque[_Waiting] = deque()
+        self._refused: dict[asyncio.Task[None], _Waiting] = {}
         self._pending = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -59,8 +60,8 @@ class WriteDelivery:
     def submit(
         self, batch: Batch, on_done: Callable[[], None], on_written: Callable[[Sequence[int]], None] | None = None
     ) -> None:
-        self._around.records_in.add(len(batch))
-        self._queue.append(_Waiting(batch, on_done, self._around.observe(batch), on_written))
+        self._around.admit(batch)
+        self._queue.append(_Waiting(batch, on_done, self._around.observe(batch), on_written, len(batch)))
         self._pending += len(batch)
         self._idle.clear()
         if self._task is None or self._task.done():
@@ -69,11 +70,20 @@ class WriteDelivery:
     async def _write_all(self) -> None:
         while self._queue:
             waiting = self._queue[0]
-            count = len(waiting.batch)
-            written, ok = await self._write(waiting)
+            reason = await self._write(waiting)
             self._queue.popleft()
-            self._pending -= count
-            waiting.end(written=written, ok=ok)
+            if reason is None:
+                self._end(waiting, written=True, ok=True)
+            else:  # apart from the line: a slow queue of dead letters does not hold up what can be written
+                task = asyncio.get_running_loop().create_task(self._bury(waiting, reason))
+                self._refused[task] = waiting
+                task.add_done_callback(self._buried)
+        if self._pending == 0:
+            self._idle.set()
+
+    def _end(self, waiting: _Waiting, *, written: bool, ok: bool) -> None:
+        self._pending -= waiting.count
+        waiting.end(written=written, ok=ok)
         if self._pending == 0:
             self._idle.set()
 
@@ -86,11 +96,11 @@ class WriteDelivery:
         kept = batch.held()
         return Batch([batch.bodies[i] for i in kept], [batch.metas[i] for i in kept], None, batch.origin)
 
-    async def _write(self, waiting: _Waiting) -> tuple[bool, bool]:
-        """Whether the sink has taken the events, and whether they are accounted for (dead letters are)."""
+    async def _write(self, waiting: _Waiting) -> str | None:
+        """None when the sink has taken the events, else why it never will."""
         batch = self._without_withdrawn(waiting.batch)
         if not len(batch):
-            return True, True
+            return None
         attempts = 0
         clock = self._around.ctx.clock
         while True:
@@ -105,38 +115,67 @@ class WriteDelivery:
                 self.state = SinkState("DEGRADED", str(error), clock.now_ms())
                 if attempts % 5 == 1:
                     log.warning("Sink %s: %s; trying again", self.name, error)
-                delay = min(RETRY_DELAY_S_MIN * 2.0 ** min(attempts - 1, 16), RETRY_DELAY_S_MAX)
-                await asyncio.sleep(error.retry_after_s or delay)
+                await self._around.pauses.after(attempts, error.retry_after_s)
+            except Permanent as error:
+                return str(error)
             except Exception as error:
-                if not isinstance(error, Permanent):
-                    log.exception("Sink %s failed unexpectedly", self.name)
-                reason = str(error) if isinstance(error, Permanent) else f"{type(error).__name__}: {error}"
-                letters = [
-                    self._around.letter(
-                        {"index": None, "indexId": None, "status": 0, "message": reason, **document_at(batch, place)}
-                    )
-                    for place in range(len(batch))
-                ]
-                events = waiting.batch.copy(waiting.batch.held()) if self._around.keeps_events else None
-                return False, await self._around.bury(letters, events)
+                log.exception("Sink %s failed unexpectedly", self.name)
+                return f"{type(error).__name__}: {error}"
             else:
                 if self.state.status != "OK":
                     self.state = SinkState("OK", "", clock.now_ms())
-                return True, True
+                return None
+
+    async def _bury(self, waiting: _Waiting, reason: str) -> None:
+        """Dead letters for a batch that was refused.
+
+        Where they cannot be written, the sources that listen hear no and ask again; what else there is stays here until
+        it works.
+        """
+        batch, around = waiting.batch, self._around
+        held = batch.held()
+        letters = [
+            around.letter({"index": None, "indexId": None, "status": 0, "message": reason, **document_at(batch, place)})
+            for place in held
+        ]
+        events = batch.copy(held) if around.keeps_events else None
+        if await around.bury(letters, events):
+            self._end(waiting, written=False, ok=True)
+            return
+        handles = batch.handles
+        unheard = {
+            place: letter
+            for place, letter in zip(held, letters, strict=True)
+            if (handle := handles[place]) and not (handle.heard or handle.done)
+        }
+        batch.release([place for place in held if place not in unheard], ok=False)
+        if unheard:
+            waiting.known = {place: letter.failed_data for place, letter in unheard.items()}
+            await around.bury_until_kept(list(unheard.values()))
+        self._end(waiting, written=False, ok=bool(unheard))
+
+    def _buried(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            del self._refused[task]
+            if task.exception() is not None:
+                log.critical("Delivery to %s failed", self.name, exc_info=task.exception())
 
     def pending(self) -> int:
         return self._pending
 
     async def drain(self) -> None:
+        self._around.pauses.hurry()
         await self._idle.wait()
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        while self._queue:
-            waiting = self._queue.popleft()
-            await self._around.keep_unheard(waiting.batch, partial(document_at, waiting.batch))
+        tasks = [*([self._task] if self._task is not None else []), *self._refused]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for waiting in [*self._refused.values(), *self._queue]:
+            await self._around.keep_unheard(waiting.batch, waiting.known_of)
             waiting.end(written=False, ok=False)
+        self._refused.clear()
+        self._queue.clear()
         self._pending = 0
         self._idle.set()
