@@ -103,7 +103,12 @@ def test_what_is_broken_is_told(letters: Path) -> None:
         file.write("{broken\n")
     result = run("list", letters)
     assert result.exit_code == 0 and len(result.stdout.splitlines()) == 6
-    assert "1 piece could not be read" in result.stderr and "main.jsonl" in result.stderr
+    assert "1 piece could not be read" in result.stderr and "main.jsonl: line 7: no JSON" in result.stderr
+    pipelines = letters.parent / "p.yaml"
+    pipelines.write_text(PIPELINES.format(url="http://127.0.0.1:1"))
+    dry = run("redrive", pipelines, "--from", letters, "--dry-run", "--json")
+    assert dry.exit_code == 3
+    assert json.loads(dry.stdout) == {"found": {"main/1": 6}, "skipped": {}, "sentBefore": 0, "unreadable": 1}
 
 
 def test_redrive_sends_notes_and_sends_no_more(letters: Path, server: FakeOpenSearch, tmp_path: Path) -> None:
@@ -119,7 +124,7 @@ def test_redrive_sends_notes_and_sends_no_more(letters: Path, server: FakeOpenSe
     assert first.stdout.splitlines() == [
         "6 for sink 1 of pipeline main",
         "5 arrived",
-        "1 were refused again: still bad",
+        "1 was refused again: still bad",
     ]
     assert "6 of 6" in first.stderr
     assert len(run("list", letters).stdout.splitlines()) == 1
@@ -130,6 +135,7 @@ def test_redrive_sends_notes_and_sends_no_more(letters: Path, server: FakeOpenSe
         "found": {"main/1": 1},
         "skipped": {},
         "sentBefore": 5,
+        "unreadable": 0,
         "arrived": 1,
         "refused": {},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from penstock.core.errors import Permanent
 from penstock.expr import compile_expression
 from penstock.lib.dead_letters import Filter, Record, Volume, cause_of, open_store, parse_moment, read_records
+from penstock.lib.dead_letters import record as record_module
 
 
 def letter(n: int, **failed: Any) -> dict[str, Any]:
@@ -68,8 +70,31 @@ def test_what_is_broken_is_told_and_the_rest_is_read() -> None:
     lines = [dump(LETTERS[0])[:30], dump(LETTERS[1]), b"\xff\xfe", dump({"other": 1}), b"7", dump(LETTERS[2])]
     found = numbers(b"\n".join(lines))
     assert [each for each in found if isinstance(each, int)] == [1, 2]
+    assert [each[:7] for each in found if isinstance(each, str)] == ["line 1:", "line 3:", "line 4:", "line 5:"]
     assert len(found) == 6
     assert numbers(b"") == numbers(b"\n\n") == []
+
+
+def test_a_first_line_that_was_cut_short_does_not_bring_the_file_into_memory() -> None:
+    given: list[int] = []
+
+    def lines() -> Iterator[bytes]:
+        for n in range(1000):
+            given.append(n)
+            yield (dump(letter(n)) + b"\n")[: 20 if n == 0 else None]
+
+    records = read_records(lines(), {})
+    assert str(next(records)).startswith("line 1: no JSON")
+    second = next(records)
+    assert isinstance(second, Record) and second.document == {"n": 1}
+    assert len(given) < 5
+
+
+def test_a_text_over_many_lines_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_module, "TEXT_BYTES_MAX", 200)
+    text = dump({"dlqObjects": LETTERS}, indent=2)
+    assert all(isinstance(each, str) for each in numbers(text)), "it is longer than that"
+    assert numbers(b"\n" + dump({"dlqObjects": LETTERS}))[0] == 0, "a single line is not meant"
 
 
 @given(st.lists(st.binary(max_size=60), max_size=6))

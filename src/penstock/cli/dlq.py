@@ -149,7 +149,7 @@ def redrive(
     What is refused again stays where it is. Ctrl-C finishes what is under way.
 
     Exit codes: 0 all were sent; 1 the pipelines are not valid, or the place cannot be read or noted in; 2 wrong usage;
-    3 some were refused again or have nowhere to go; 4 stopped before everything was sent.
+    3 some were refused again, have nowhere to go or cannot be read; 4 stopped before everything was sent.
     """
     if through not in ("sink", "pipeline"):
         raise typer.BadParameter(f"{through} is neither sink nor pipeline", param_hint="--through")
@@ -383,11 +383,12 @@ async def _redrive(request: _Redrive, as_json: bool) -> int:
         async with open_store(request.place, request.location) as store:
             found = await survey(store, request.wanted, ways)
             _tell_unreadable(store)
+            unreadable = store.unreadable.count
             outcome = None
             if not request.dry_run and found.total:
                 outcome = await _replay(request, plan, store, ways, found)
     if as_json:
-        _print_result_json(found, outcome)
+        _print_result_json(found, outcome, unreadable)
     else:
         _print_result(found, outcome, request.through)
     if outcome is not None and outcome.exit_code == EXIT_FAILED:
@@ -395,7 +396,7 @@ async def _redrive(request: _Redrive, as_json: bool) -> int:
     left = found.total - (outcome.replayed if outcome else 0)
     if outcome is not None and left > outcome.refused.total():
         return EXIT_UNFINISHED
-    return EXIT_LEFT if found.skipped or (outcome is not None and outcome.refused) else 0
+    return EXIT_LEFT if unreadable or found.skipped or (outcome is not None and outcome.refused) else 0
 
 
 async def _plan(request: _Redrive) -> Plan:
@@ -464,16 +465,16 @@ def _print_result(found: Survey, outcome: Outcome | None, through: str) -> None:
     for reason, number in found.skipped.most_common():
         print(f"{number:,} cannot be sent: {reason}")
     if found.done_before:
-        print(f"{found.done_before:,} were sent again before")
+        print(f"{_were(found.done_before)} sent again before")
     if not found.total and not found.skipped:
         print("nothing to send")
     if outcome is not None:
         print(f"{outcome.replayed:,} arrived")
         for reason, number in outcome.refused.most_common(20):
-            print(f"{number:,} were refused again: {reason}")
+            print(f"{_were(number)} refused again: {reason}")
         left = found.total - outcome.replayed - outcome.refused.total()
         if left > 0:
-            print(f"{left:,} were not sent: run it again")
+            print(f"{_were(left)} not sent: run it again")
     elif found.total:
         print(f"dry run: nothing was sent; {found.total:,} would go through the {through}")
 
@@ -482,15 +483,20 @@ def _way(way: Way) -> str:
     return f"pipeline {way.pipeline}" if way.sink is None else f"sink {way.sink + 1} of pipeline {way.pipeline}"
 
 
-def _print_result_json(found: Survey, outcome: Outcome | None) -> None:
+def _print_result_json(found: Survey, outcome: Outcome | None, unreadable: int) -> None:
     result: dict[str, Any] = {
         "found": {way.name: number for way, number in found.ways.items()},
         "skipped": dict(found.skipped),
         "sentBefore": found.done_before,
+        "unreadable": unreadable,
     }
     if outcome is not None:
         result |= {"arrived": outcome.replayed, "refused": dict(outcome.refused)}
     print(json.dumps(result, ensure_ascii=False))
+
+
+def _were(count: int) -> str:
+    return f"{count:,} {'was' if count == 1 else 'were'}"
 
 
 def _number(count: int, word: str, words: str | None = None) -> str:

@@ -19,6 +19,9 @@ from typing import Any
 
 from penstock.core.json_text import decode, encode
 
+TEXT_BYTES_MAX = 64 * 1024 * 1024
+"""Largest JSON text that may go over several lines."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -56,35 +59,47 @@ class Record:
 
 
 def read_records(pieces: Iterable[bytes], seen: dict[str, int]) -> Iterator[Record | str]:
-    """Records of a file whose lines come in `pieces`; a text in place of what is none, saying why.
+    """Records of a file whose lines come in `pieces`; a text in place of what is none, saying where and why.
 
     `seen` counts equal records of one volume, so that each gets an id of its own; pass the same one for all its parts.
     """
-    lines = iter(pieces)
-    for line in lines:
-        if line.strip():
-            break
-    else:
+    lines = ((number, line) for number, line in enumerate(pieces, 1) if line.strip())
+    first = next(lines, None)
+    if first is None:
         return
-    if line.lstrip()[:1] in (b"{", b"[") and not _is_json(line):  # perhaps one text over several lines
-        rest = list(lines)
-        text = line + b"".join(rest)
-        if _is_json(text):
-            line, rest = text, []
-        lines = iter(rest)
-    for each in chain([line], lines):
-        if each.strip():
-            yield from _records_of(each, seen)
+    ahead = [first]
+    if first[1].lstrip()[:1] in (b"{", b"[") and not _is_json(first[1]):
+        ahead = _text_over_lines(first, lines)
+    for number, text in chain(ahead, lines):
+        yield from _records_of(text, number, seen)
 
 
-def _records_of(text: bytes, seen: dict[str, int]) -> Iterator[Record | str]:
+def _text_over_lines(first: tuple[int, bytes], lines: Iterator[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """All lines as one, where they are one JSON text together; else those that were read to find that out.
+
+    A first line that was cut short is no reason to hold a file of many records in memory.
+    """
+    ahead = [first]
+    size = len(first[1])
+    opens = first[1].rstrip()[-1:] in (b"{", b"[", b",", b":")
+    for number, line in lines:
+        ahead.append((number, line))
+        size += len(line)
+        if size > TEXT_BYTES_MAX or (not opens and len(ahead) == 2 and _is_json(line)):
+            return ahead
+    text = b"".join(line for _, line in ahead)
+    return [(first[0], text)] if _is_json(text) else ahead
+
+
+def _records_of(text: bytes, number: int, seen: dict[str, int]) -> Iterator[Record | str]:
     try:
         value = decode(text)
     except ValueError as error:
-        yield f"no JSON: {error}"
+        yield f"line {number}: no JSON: {error}"
         return
     for found in _unpacked(value):
-        yield _record(found, seen)
+        record = _record(found, seen)
+        yield f"line {number}: {record}" if isinstance(record, str) else record
 
 
 def _is_json(text: bytes) -> bool:
