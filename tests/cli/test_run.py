@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from penstock.cli.run import _admin_settings, _settings, definitions
+from penstock.cli.run import _admin_settings, definitions, settings_of
 from penstock.config.documents import parse_pipelines
 from penstock.config.server import read_server_config
 from penstock.plan import make_plan
@@ -143,13 +143,30 @@ def test_a_server_configuration_that_cannot_be_used_is_told(run: Any, config: st
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--units", "2"), ("--log-format", "xml"), ("--log-level", "loud"), ("--drain-timeout", "-1"), ("--colour",)],
+    [("--units", "0"), ("--log-format", "xml"), ("--log-level", "loud"), ("--drain-timeout", "-1"), ("--colour",)],
     ids=lambda arguments: arguments[0],
 )
 def test_wrong_usage(run: Any, arguments: tuple[str, ...]) -> None:
     done = run(OK, *arguments)
     assert done.code == 2
     assert arguments[0] in done.log
+
+
+def test_one_unit_does_the_work_where_no_source_can_be_shared(run: Any) -> None:
+    done = run(OK, stdin="a\nb\n", PENSTOCK_UNITS="3")
+    assert (done.code, done.out) == (0, '{"message":"a"}\n{"message":"b"}\n')
+    assert "No source of these pipelines can be shared: one unit does all the work" in done.log
+
+
+def test_what_several_units_cannot_do_is_refused_by_name(run: Any) -> None:
+    done = run(
+        "p:\n  source: {http: {port: 0}}\n"
+        "  processor: [{aggregate: {identification_keys: [a], action: {count: }}}]\n  sink: [{noop: }]\n",
+        *("--units", "2"),
+    )
+    assert done.code == 1
+    assert "1. pipelines.yaml:3: p > processor 1 aggregate: aggregate is not supported yet with more than one" in done.log
+    assert "local_mode: true" in done.log
 
 
 def test_pipelines_that_are_not_there(tmp_path: Path) -> None:
@@ -223,7 +240,7 @@ def test_draining_takes_as_long_as_the_configuration_allows(tmp_path: Path) -> N
 
     def drain_s(text: str, option: float | None = None) -> float:
         file.write_text(text)
-        return _settings(read_server_config(file).config, tmp_path, option).drain_timeout_s
+        return settings_of(read_server_config(file).config, tmp_path, option).drain_timeout_s
 
     assert drain_s("ssl: false\n") == 30
     assert drain_s("processor_shutdown_timeout: 5s\nsink_shutdown_timeout: 1500ms\n") == 6.5

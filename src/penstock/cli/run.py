@@ -6,32 +6,72 @@ import asyncio
 import gc
 import logging
 import os
+import pickle
 import signal
 import ssl
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from penstock.core import start
 
 if TYPE_CHECKING:
-    from penstock.config.server import ServerConfig
+    from penstock.config.documents import Documents
+    from penstock.config.references import References
+    from penstock.config.server import ServerConfig, ServerDocument
     from penstock.core.errors import Problem
     from penstock.plan import Plan
-    from penstock.runtime.admin import AdminSettings
+    from penstock.runtime.admin import Admin, AdminSettings, Running
     from penstock.runtime.engine import Settings
 
 log = logging.getLogger("penstock.run")
 
 EXIT_CONFIG = 1
 EXIT_INTERRUPTED = 130
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the command was given."""
+
+    pipelines: Path
+    config: Path | None
+    data_dir: Path
+    drain_timeout: float | None
+    log_format: str
+    log_level: str
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What the files said when the run began: a unit that is started again runs what the others run."""
+
+    documents: Documents
+    config: Path | None
+    config_text: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a unit is told first."""
+
+    number: int
+    given: Given
+    files: Files
 
 
 def run(
     pipelines: Annotated[Path, typer.Argument(help="A pipeline file, or a directory of them.")],
     config: Annotated[Path | None, typer.Option("--config", "-c", help="data-prepper-config.yaml")] = None,
-    units: Annotated[int, typer.Option(min=1, help="Processes that share the work. One for now.")] = 1,
+    units: Annotated[
+        int, typer.Option(min=1, envvar="PENSTOCK_UNITS", help="Processes that share the work of the pipelines.")
+    ] = 1,
     data_dir: Annotated[
         Path, typer.Option(envvar="PENSTOCK_DATA_DIR", help="Leases, checkpoints and dead letters live here.")
     ] = Path(".penstock"),
@@ -55,22 +95,27 @@ def run(
         raise typer.BadParameter(f"{log_format} is not one of {', '.join(logs.FORMATS)}", param_hint="--log-format")
     if log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise typer.BadParameter(f"{log_level} is no log level", param_hint="--log-level")
-    if units > 1:
-        raise typer.BadParameter(
-            "more than one unit is not supported yet: start further processes with data directories and ports of "
-            "their own",
-            param_hint="--units",
-        )
     logs.configure(log_format, log_level)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        try:
-            code = runner.run(_run(pipelines, config, data_dir, drain_timeout))
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            code = EXIT_INTERRUPTED
+    given = Given(pipelines, config, data_dir, drain_timeout, log_format, log_level, units)
+    code = None
+    if units > 1:
+        with asyncio.Runner() as runner:  # children inherit what this loop leaves them: see the supervisor
+            code = _finish(runner, _run_units(given))
+    if code is None:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            code = _finish(runner, _run_here(given))
     raise typer.Exit(code)
 
 
-def _loop_factory() -> Any:
+def _finish(runner: asyncio.Runner, work: Coroutine[Any, Any, T]) -> T | int:
+    try:
+        return runner.run(work)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return EXIT_INTERRUPTED
+
+
+def loop_factory() -> Any:
+    """Makes the fastest event loop there is."""
     try:
         import uvloop
     except ImportError:  # no wheel for this platform
@@ -78,44 +123,24 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-async def _run(path: Path, config_path: Path | None, data_dir: Path, drain_timeout: float | None) -> int:
-    from penstock.config.documents import read_pipelines
-    from penstock.config.references import BadReference
-    from penstock.config.server import read_server_config
-    from penstock.core.errors import ConfigError, Permanent
-    from penstock.plan import make_plan, resolve_references
-    from penstock.runtime.admin import Admin
+async def _run_here(given: Given) -> int:
+    """Run the pipelines in this process."""
+    from penstock.core.errors import Permanent
+    from penstock.runtime.admin import process_meters
     from penstock.runtime.engine import Engine
 
-    documents = read_pipelines(path)
-    server = read_server_config(config_path)
-    references = await resolve_references(documents, server, environ=os.environ)
-    if config_path is not None:
-        server = read_server_config(config_path, references)
-    plan = make_plan(documents, server_config=server, references=references)
+    plan = await make_the_plan(read_files(given))
     _report(plan)
-    if not plan.pipelines:
-        log.error("No valid pipeline is available for execution, exiting")
+    admin_settings = _checked_admin_settings(plan, given)
+    if admin_settings is None:
         return EXIT_CONFIG
-    try:
-        admin_settings = _admin_settings(plan.server, config_path is not None)
-    except (ConfigError, ValueError, OSError, ssl.SSLError, BadReference) as error:
-        log.error("The admin endpoints cannot be served: %s", error)
+    engine = Engine(plan, settings_of(plan.server, given.data_dir, given.drain_timeout))
+    process_meters(engine.registry)
+    admin = await _start_admin(engine, admin_settings, plan)
+    if admin is None:
         return EXIT_CONFIG
-    engine = Engine(plan, _settings(plan.server, data_dir, drain_timeout))
-    admin = Admin(engine, admin_settings, definitions(plan))
-    try:
-        await admin.start()
-    except OSError as error:
-        log.error(
-            "The admin port %d cannot be had (%s): stop what uses it, or set server_port in a file for --config",
-            admin_settings.port,
-            error.strerror or error,
-        )
-        return EXIT_CONFIG
-    log.info("Admin endpoints on port %d", admin.port)
-    _listen_to_signals(engine)
-    _settle_memory()
+    _listen_to_signals(engine.stop, _cancel_at_once())
+    settle_memory()
     try:
         return await engine.run()
     except Permanent as error:
@@ -123,6 +148,103 @@ async def _run(path: Path, config_path: Path | None, data_dir: Path, drain_timeo
         return EXIT_CONFIG
     finally:
         await admin.stop()
+
+
+async def _run_units(given: Given) -> int | None:
+    """Run the pipelines in several processes. None: one does just as well, and nothing has been started."""
+    from penstock.core.errors import Permanent
+    from penstock.plan.units import can_share
+    from penstock.runtime.admin import process_meters
+    from penstock.runtime.units.supervisor import Supervisor, SupervisorSettings
+
+    files = read_files(given)
+    plan = await make_the_plan(files, given.units)
+    if plan.pipelines and not can_share(plan):
+        log.warning("No source of these pipelines can be shared: one unit does all the work")
+        return None
+    _report(plan)
+    admin_settings = _checked_admin_settings(plan, given)
+    if admin_settings is None:
+        return EXIT_CONFIG
+    settings = settings_of(plan.server, given.data_dir, given.drain_timeout)
+    supervisor = Supervisor(
+        SupervisorSettings(given.units, given.data_dir, settings.drain_timeout_s, settings.stop_on_failure),
+        command=(sys.executable, "-m", "penstock.cli.unit"),
+        order=lambda number: pickle.dumps(Order(number, given, files)),
+        pipelines=[pipeline.name for pipeline in plan.pipelines],
+    )
+    process_meters(supervisor.registry)
+    admin = await _start_admin(supervisor, admin_settings, plan)
+    if admin is None:
+        return EXIT_CONFIG
+    _listen_to_signals(supervisor.stop, supervisor.stop_at_once)
+    try:
+        return await supervisor.run()
+    except Permanent as error:
+        log.error("%s", error)
+        return EXIT_CONFIG
+    finally:
+        await admin.stop()
+
+
+def read_files(given: Given) -> Files:
+    """The pipeline files and the server configuration as they are now."""
+    from penstock.config.documents import read_pipelines
+
+    text = None
+    if given.config is not None:
+        try:
+            text = given.config.read_bytes()
+        except OSError:  # reading it again tells what is wrong
+            text = None
+    return Files(read_pipelines(given.pipelines), given.config, text)
+
+
+async def make_the_plan(files: Files, units: int = 1) -> Plan:
+    """Resolve references and check everything."""
+    from penstock.config.server import parse_server_config, read_server_config
+    from penstock.plan import make_plan, resolve_references
+
+    def server(references: References | None = None) -> ServerDocument:
+        if files.config is None or files.config_text is None:
+            return read_server_config(files.config, references)
+        return parse_server_config(files.config_text, str(files.config), references)
+
+    references = await resolve_references(files.documents, server(), environ=os.environ)
+    return make_plan(files.documents, server_config=server(references), references=references, units=units)
+
+
+def _checked_admin_settings(plan: Plan, given: Given) -> AdminSettings | None:
+    """None, and why in the log, when nothing can run."""
+    from penstock.config.references import BadReference
+    from penstock.core.errors import ConfigError
+
+    if not plan.pipelines:
+        log.error("No valid pipeline is available for execution, exiting")
+        return None
+    try:
+        return _admin_settings(plan.server, given.config is not None)
+    except (ConfigError, ValueError, OSError, ssl.SSLError, BadReference) as error:
+        log.error("The admin endpoints cannot be served: %s", error)
+        return None
+
+
+async def _start_admin(running: Running, settings: AdminSettings, plan: Plan) -> Admin | None:
+    """None, and why in the log, when the port cannot be had."""
+    from penstock.runtime.admin import Admin
+
+    admin = Admin(running, settings, definitions(plan))
+    try:
+        await admin.start()
+    except OSError as error:
+        log.error(
+            "The admin port %d cannot be had (%s): stop what uses it, or set server_port in a file for --config",
+            settings.port,
+            error.strerror or error,
+        )
+        return None
+    log.info("Admin endpoints on port %d", admin.port)
+    return admin
 
 
 def _report(plan: Plan) -> None:
@@ -145,7 +267,7 @@ def _report(plan: Plan) -> None:
         )
 
 
-def _settings(server: ServerConfig, data_dir: Path, drain_timeout: float | None) -> Settings:
+def settings_of(server: ServerConfig, data_dir: Path, drain_timeout: float | None) -> Settings:
     from penstock.runtime.engine import Settings
 
     if drain_timeout is None:
@@ -209,26 +331,35 @@ def definitions(plan: Plan) -> list[dict[str, Any]]:
     return shown
 
 
-def _listen_to_signals(engine: Any) -> None:
-    loop = asyncio.get_running_loop()
+def _cancel_at_once() -> Callable[[], None]:
     main = asyncio.current_task()
+
+    def cancel() -> None:
+        log.warning("Stopped before everything was drained")
+        if main is not None:
+            main.cancel()
+
+    return cancel
+
+
+def _listen_to_signals(stop: Callable[[], None], stop_at_once: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
     asked = 0
 
-    def stop() -> None:
+    def hear() -> None:
         nonlocal asked
         asked += 1
         if asked == 1:
             log.info("Stopping: draining what is under way. A second signal stops at once.")
-            engine.stop()
-        elif main is not None:
-            log.warning("Stopped before everything was drained")
-            main.cancel()
+            stop()
+        else:
+            stop_at_once()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, hear)
 
 
-def _settle_memory() -> None:
+def settle_memory() -> None:
     """What exists now stays; collect young objects rarely, as events are trees that die by reference count."""
     gc.collect()
     gc.freeze()

@@ -1,8 +1,8 @@
 """What runs where when several processes, the units, share the work of the same pipelines.
 
-A source whose module says `SHARES_WORK = True` runs in every unit: the units share its port, or its partitions by leases.
-Every other source runs in the first unit alone, or its events would come in once per unit. A pipeline behind other
-pipelines runs wherever one of them does. A plugin that cannot do its work in several units at once says why by
+A source whose module says `SHARES_WORK = True` runs in every unit: the units share its port, or its partitions by
+leases. Every other source runs in the first unit alone, or its events would come in once per unit. A pipeline behind
+other pipelines runs wherever one of them does. A plugin that cannot do its work in several units at once says why by
 `one_unit_only(config)` in its module; such a pipeline is refused, unless all its events are those of the first unit.
 """
 

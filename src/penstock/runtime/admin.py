@@ -12,23 +12,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 import orjson
 
-from penstock.core.metrics import Registry
+from penstock.core.metrics import Meter, Registry
 from penstock.core.units import parse_duration
 from penstock.lib.http_server import HttpServer, Limits, Request, Response
-from penstock.runtime.engine import Engine
-from penstock.runtime.prometheus import MetricsPage
+from penstock.runtime.prometheus import Labels, MetricsPage
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +57,37 @@ class AdminSettings:
     prometheus: bool = True
 
 
-class Admin:
-    """Serves the state of an engine and takes the order to shut down."""
+class Running(Protocol):
+    """What runs pipelines: an engine, or the supervisor of several."""
 
-    def __init__(self, engine: Engine, settings: AdminSettings, definitions: list[dict[str, Any]]) -> None:
-        self._engine = engine
+    drained: asyncio.Event
+
+    @property
+    def meters(self) -> Iterable[tuple[str, Labels, Meter]]:
+        """All meters in the order of their names, as they were at the last `refresh`."""
+
+    async def refresh(self) -> None:
+        """Find out the state as it is now."""
+
+    def names(self) -> Iterable[str]:
+        """Names of the pipelines."""
+
+    def not_started(self) -> list[str]:
+        """Pipelines whose source does not take data yet."""
+
+    def status(self) -> dict[str, Any]: ...
+
+    def stop(self) -> None: ...
+
+
+class Admin:
+    """Serves the state of what runs and takes the order to shut down."""
+
+    def __init__(self, running: Running, settings: AdminSettings, definitions: list[dict[str, Any]]) -> None:
+        self._running = running
         self._settings = settings
         self._definitions = orjson.dumps(definitions, default=str)
-        self._page = MetricsPage(engine.registry, settings.labels, settings.label_filters, settings.disabled)
+        self._page = MetricsPage(running.meters, settings.labels, settings.label_filters, settings.disabled)
         self._authorization = b""
         if settings.username is not None:
             pair = f"{settings.username}:{settings.password or ''}".encode()
@@ -83,7 +106,6 @@ class Admin:
             ]
         limits = Limits(body_bytes_max=64 * 1024, connections_max=100)
         self._server = HttpServer(self._handle, host=settings.host, port=settings.port, tls=settings.tls, limits=limits)
-        process_meters(engine.registry)
 
     @property
     def port(self) -> int:
@@ -109,26 +131,29 @@ class Admin:
         return _NOT_FOUND
 
     def _list(self, request: Request) -> Response:
-        names = [{"name": name} for name in self._engine.pipelines]
+        names = [{"name": name} for name in self._running.names()]
         return Response(200, orjson.dumps({"pipelines": names}), content_type=_TEXT)
 
     def _pipelines(self, request: Request) -> Response:
         return Response(200, self._definitions, content_type=_TEXT)
 
-    def _is_ready(self, request: Request) -> Response:
-        if not self._engine.pipelines:
+    async def _is_ready(self, request: Request) -> Response:
+        await self._running.refresh()
+        if not [*self._running.names()]:
             body: dict[str, Any] = {"ready": False, "reason": "no pipelines registered"}
-        elif missing := self._engine.not_started():
+        elif missing := self._running.not_started():
             body = {"ready": False, "reason": f"pipelines not started: [{', '.join(missing)}]"}
         else:
             return Response(200, b'{"ready":true}', content_type="application/json")
         return Response(503, orjson.dumps(body), content_type="application/json")
 
-    def _metrics(self, request: Request) -> Response:
+    async def _metrics(self, request: Request) -> Response:
+        await self._running.refresh()
         return Response(200, self._page.render(), content_type=_PROMETHEUS)
 
-    def _status(self, request: Request) -> Response:
-        return Response(200, orjson.dumps(self._engine.status()), content_type="application/json")
+    async def _status(self, request: Request) -> Response:
+        await self._running.refresh()
+        return Response(200, orjson.dumps(self._running.status()), content_type="application/json")
 
     async def _shutdown(self, request: Request) -> Response:
         try:
@@ -139,8 +164,8 @@ class Admin:
         if drain is not None and read > drain:
             return Response(500, "Buffer read timeout cannot be greater than buffer drain timeout")
         log.info("Shutdown was asked for")
-        self._engine.stop()
-        await self._engine.drained.wait()
+        self._running.stop()
+        await self._running.drained.wait()
         return Response(200)
 
 

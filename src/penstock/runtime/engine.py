@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from penstock.core.errors import PenstockError, Permanent
 from penstock.core.metrics import Registry
 from penstock.plan import PipelinePlan, Plan, SinkPlan
 from penstock.plan.graph import PluginPlan
+from penstock.runtime.data_dir import take_data_dir
 from penstock.runtime.dead_letters import DeadLetterFile
 from penstock.runtime.deliver import BulkDelivery, Delivery, Surroundings, WriteDelivery
 from penstock.runtime.leases import lease_opener
@@ -37,6 +38,10 @@ class Settings:
 
     data_dir: Path | None = None
     """Where leases, checkpoints and dead letters live; None: nothing outlives the process."""
+    data_dir_is_ours: bool = False
+    """A process that started this one holds the lock of the data directory."""
+    share_port: Callable[[str, str, int], Awaitable[int]] | None = None
+    """The port for pipeline, host and port that this process listens on together with others."""
     drain_timeout_s: float = 30.0
     """Longest time that draining may take."""
     stop_on_failure: bool = False
@@ -82,7 +87,8 @@ class Engine:
 
     def build(self) -> None:
         """Make every pipeline of the plan. One that cannot be made is left out with those connected to it."""
-        self._take_data_dir()
+        if self.settings.data_dir is not None and not self.settings.data_dir_is_ours:
+            self._lock = take_data_dir(self.settings.data_dir)
         self._extensions = {plugin.name: self._extension(plugin) for plugin in self.plan.extensions}
         by_name = {pipeline.name: pipeline for pipeline in self.plan.pipelines}
         order = topological(list(by_name), lambda name: by_name[name].upstreams)
@@ -124,6 +130,7 @@ class Engine:
         return reached
 
     def _context(self, plan: PipelinePlan, name: str, kind: str, options: SinkOptions | None = None) -> Context:
+        share_port = self.settings.share_port
         return Context(
             plan.name,
             name,
@@ -138,6 +145,7 @@ class Engine:
             open_leases=self._open_leases,
             lease_prefix=self.plan.server.source_coordination.partition_prefix or "",
             extensions=self._extensions,
+            share_port=partial(share_port, plan.name) if share_port is not None else None,
         )
 
     def _extension(self, plugin: PluginPlan) -> Any:
@@ -226,31 +234,6 @@ class Engine:
         if path not in self._files:
             self._files[path] = DeadLetterFile(path)
         return self._files[path]
-
-    def _take_data_dir(self) -> None:
-        """Two engines on one data directory would undo each other's progress: the second one is told."""
-        data_dir = self.settings.data_dir
-        if data_dir is None:
-            return
-        try:
-            data_dir.mkdir(parents=True, exist_ok=True)
-            lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise Permanent(
-                f"the data directory {data_dir} cannot be used ({error.strerror}): choose another one with --data-dir"
-            ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(lock)
-            raise Permanent(
-                f"the data directory {data_dir} is in use by process {owner}: stop it, or choose another directory "
-                "with --data-dir"
-            ) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        self._lock = lock
 
     # run
 
@@ -360,6 +343,17 @@ class Engine:
             self._lock = None
 
     # status
+
+    @property
+    def meters(self) -> Registry:
+        return self.registry
+
+    async def refresh(self) -> None:
+        """The state of this process is always the present one."""
+
+    def names(self) -> list[str]:
+        """The pipelines that run."""
+        return list(self.pipelines)
 
     def not_started(self) -> list[str]:
         """Pipelines whose source does not take data yet."""

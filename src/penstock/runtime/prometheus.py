@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from penstock.core.metrics import Counter, Gauge, Meter, Registry, Timer
+from penstock.core.metrics import Counter, Gauge, Meter, Timer
 
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_]")
 
@@ -14,11 +14,14 @@ Labels = Sequence[tuple[str, str]]
 
 
 class MetricsPage:
-    """Shows a registry. What a meter's name decides (its labels, whether it is shown) is decided once per meter."""
+    """Shows a registry, or what is like one: meters in the order of their names.
+
+    What a meter's name decides (its labels, whether it is shown) is decided once per meter.
+    """
 
     def __init__(
         self,
-        registry: Registry,
+        registry: Iterable[tuple[str, Labels, Meter]],
         labels: Labels,
         filters: Sequence[tuple[str, Labels]] = (),
         disabled: Sequence[str] = (),
