@@ -1,6 +1,6 @@
 """Measures every path in one run, prints a table, writes bench/results/<time>.json.
 
-python -m bench [--events 300000] [--only pass,grok,latency,start,processors,nomatch,export]
+python -m bench [--events 300000] [--items 1000000] [--only pass,grok,latency,start,processors,nomatch,export]
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import corpus, peer
-from bench.exports import export_figures
+from bench.exports import export_figures, survive
 from bench.floor import floor_us
-from bench.processors import nomatch_rows, processor_rows
+from bench.nomatch import nomatch_rows
+from bench.processors import processor_rows
 
 RESULTS = Path(__file__).parent / "results"
 GROK = '[{grok: {match: {log: ["%{COMBINEDAPACHELOG}"]}}}]'
@@ -120,6 +121,20 @@ def start() -> list[Row]:
     ]
 
 
+def exports(items: int) -> list[Row]:
+    """A table of `items` loaded from its export, and loaded again after the engine was killed on the way."""
+    rows = []
+    for form, budget in (("DYNAMODB_JSON", 2.0), ("ION", 3.0)):
+        figures = export_figures(items, form)
+        rss = figures["rss_mb_at_quarters"]
+        rows.append(row(f"dynamodb export {form} > opensearch", figures["times_floor"], "x floor", budget, **figures))
+        rows.append(row(f"dynamodb export {form}: RSS at the end", rss[-1] / rss[0], "x that at 25 %", 1.2))
+    figures = survive(items)
+    chunks = row("the same, killed at 40 %", figures["chunks_a_file"], "chunks a file sent twice", 1.0, **figures)
+    chunks["ok"] = chunks["ok"] and figures["equal"]
+    return [*rows, chunks]
+
+
 def _cpu_of(command: list[str]) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -130,6 +145,7 @@ def _cpu_of(command: list[str]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=500_000)
+    parser.add_argument("--items", type=int, default=100_000, help="in the table of the export row")
     parser.add_argument("--only", default="")
     options = parser.parse_args()
     parts: dict[str, Callable[[], list[Row]]] = {
@@ -139,10 +155,7 @@ def main() -> None:
         "grok": lambda: throughput("http > grok > opensearch", GROK, "grok", options.events, 1.6),
         "nomatch": lambda: [row(*measured) for measured in nomatch_rows()],
         "processors": lambda: [row(*measured) for measured in processor_rows()],
-        "export": lambda: [
-            row(f"dynamodb export {figures['form']}", figures["times_floor"], "x floor", budget, **figures)
-            for figures, budget in zip(export_figures(), (3.5, 6.0), strict=True)
-        ],
+        "export": lambda: exports(options.items),
     }
     chosen = options.only.split(",") if options.only else list(parts)
     console = Console()

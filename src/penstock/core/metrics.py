@@ -5,7 +5,7 @@ Every meter is made when its plugin is built, so that a scrape shows it at zero 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 
@@ -46,6 +46,13 @@ class Summary:
         self.total += value * times
         if value > self.largest:
             self.largest = value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Record each of `values` once."""
+        if values:
+            self.count += len(values)
+            self.total += sum(values)
+            self.largest = max(self.largest, max(values))
 
 
 class Timer(Summary):

@@ -126,56 +126,92 @@ def export_files(
     incremental: bool = False,
     summary: dict[str, Any] | None = None,
 ) -> dict[str, bytes]:
-    """Everything that one export leaves in its bucket, by key, the summary of all last."""
-    export_id = arn.rpartition("/")[2]
-    root = "/".join([*filter(None, [(prefix or "").strip("/")]), "AWSDynamoDB"])
-    home = f"{root}/{export_id}"
-    line = json_line if form == "DYNAMODB_JSON" else ion_line
-    suffix = "json.gz" if form == "DYNAMODB_JSON" else "ion.gz"
-    found: dict[str, bytes] = {f"{home}/_started": b""}
-    listed = []
-    for number in range(files):
-        part = entries[number :: files - 1] if number < files - 1 else []  # the last partition is empty
-        if files == 1:
-            part = list(entries)
+    """Everything that one export leaves in its bucket, by key, the summary of all last.
+
+    Where there are several files, the last partition is empty.
+    """
+    parts = [entries] if files == 1 else [*(entries[number :: files - 1] for number in range(files - 1)), []]
+    names = Names(arn, prefix, form, incremental)
+    data = data_files(parts, names)
+    told = {"tableArn": table_arn, "s3Bucket": bucket, **(summary or {})}
+    content = {key: file for key, (file, _) in data.items()}
+    return {f"{names.home}/_started": b"", **content, **manifests(data, names, at_ms, told)}
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Where the files of an export lie."""
+
+    arn: str
+    prefix: str | None = None
+    form: str = "DYNAMODB_JSON"
+    incremental: bool = False
+
+    @property
+    def root(self) -> str:
+        return "/".join([*filter(None, [(self.prefix or "").strip("/")]), "AWSDynamoDB"])
+
+    @property
+    def home(self) -> str:
+        return f"{self.root}/{self.arn.rpartition('/')[2]}"
+
+    def data_file(self, number: int) -> str:
+        name = base64.b32encode(hashlib.sha256(f"{self.arn}{number}".encode()).digest()[:16]).decode()
+        suffix = "json.gz" if self.form == "DYNAMODB_JSON" else "ion.gz"
+        folder = self.root if self.incremental else self.home
+        return f"{folder}/data/{name.lower().rstrip('=')}.{suffix}"
+
+
+DataFiles = dict[str, tuple[bytes, int]]
+"""By key: a compressed file and how many items it holds."""
+
+
+def data_files(parts: Iterable[Sequence[Item | Change]], names: Names) -> DataFiles:
+    """One file for each of `parts`, which are taken one by one."""
+    line = json_line if names.form == "DYNAMODB_JSON" else ion_line
+    found: DataFiles = {}
+    for number, part in enumerate(parts):
         text = "".join(line(entry) + "\n" for entry in part).encode()
-        data = gzip.compress(text, 1, mtime=0)
-        name = base64.b32encode(hashlib.sha256(f"{arn}{number}".encode()).digest()[:16]).decode().lower().rstrip("=")
-        key = f"{root}/data/{name}.{suffix}" if incremental else f"{home}/data/{name}.{suffix}"
-        found[key] = data
-        checksum = hashlib.md5(data, usedforsecurity=False)
+        found[names.data_file(number)] = gzip.compress(text, 1, mtime=0), len(part)
+    return found
+
+
+def manifests(data: DataFiles, names: Names, at_ms: int, told: dict[str, Any]) -> dict[str, bytes]:
+    """The two manifests with their checksums; `told` is what the summary says of the table and the bucket."""
+    listed = []
+    for key, (file, count) in data.items():
+        checksum = hashlib.md5(file, usedforsecurity=False)
         listed.append(
             {
-                "itemCount": len(part),
+                "itemCount": count,
                 "md5Checksum": base64.b64encode(checksum.digest()).decode(),
                 "etag": checksum.hexdigest(),
                 "dataFileS3Key": key,
             }
         )
-    manifest = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in listed).encode()
-    told = {
+    files_text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in listed).encode()
+    summary = {
         "version": "2020-06-30",
-        "exportArn": arn,
+        "exportArn": names.arn,
         "startTime": _iso(at_ms),
         "endTime": _iso(at_ms),
-        "tableArn": table_arn,
         "tableId": "12345a12-abcd-123a-ab12-1234abc12345",
         "exportTime": _iso(at_ms),
-        "s3Bucket": bucket,
-        "s3Prefix": prefix,
+        "s3Prefix": names.prefix,
         "s3SseAlgorithm": "AES256",
         "s3SseKmsKeyId": None,
-        "manifestFilesS3Key": f"{home}/manifest-files.json",
-        "billedSizeBytes": sum(map(len, found.values())),
-        "itemCount": len(entries),
-        "outputFormat": form,
-        **(summary or {}),
+        "manifestFilesS3Key": f"{names.home}/manifest-files.json",
+        "billedSizeBytes": sum(len(file) for file, _ in data.values()),
+        "itemCount": sum(count for _, count in data.values()),
+        "outputFormat": names.form,
+        **told,
     }
-    told_text = json.dumps(told, separators=(",", ":")).encode()
-    for name, data in (("manifest-files.json", manifest), ("manifest-summary.json", told_text)):
-        digest = hashlib.md5(data, usedforsecurity=False).digest()
-        found[f"{home}/{name}"] = data
-        found[f"{home}/{name.replace('.json', '.checksum')}"] = base64.b64encode(digest)
+    summary_text = json.dumps(summary, separators=(",", ":")).encode()
+    found = {}
+    for name, text in (("manifest-files", files_text), ("manifest-summary", summary_text)):
+        found[f"{names.home}/{name}.json"] = text
+        digest = hashlib.md5(text, usedforsecurity=False).digest()
+        found[f"{names.home}/{name}.checksum"] = base64.b64encode(digest)
     return found
 
 
@@ -256,6 +292,20 @@ class ExportApi:
                 return self._described(export)
         raise ApiError("ExportNotFoundException", f"no export {arn}")
 
+    def content(self, export: Export) -> dict[str, bytes]:
+        """What an export that succeeds leaves in its bucket."""
+        asked = export.parameters
+        return export_files(
+            export.entries,
+            arn=export.arn,
+            table_arn=self.table_arn,
+            bucket=asked["S3Bucket"],
+            prefix=asked.get("S3Prefix"),
+            at_ms=export.at_ms,
+            form=asked.get("ExportFormat", "DYNAMODB_JSON"),
+            files=self.files,
+        )
+
     def _check(self, table: str) -> None:
         if table not in (self.table_arn, self.table_arn.rpartition("/")[2]):
             raise ApiError("TableNotFoundException", f"no table {table}")
@@ -266,18 +316,8 @@ class ExportApi:
         if export.failure is not None:
             export.status = "FAILED"
             return
-        asked = export.parameters
-        for key, data in export_files(
-            export.entries,
-            arn=export.arn,
-            table_arn=self.table_arn,
-            bucket=asked["S3Bucket"],
-            prefix=asked.get("S3Prefix"),
-            at_ms=export.at_ms,
-            form=asked.get("ExportFormat", "DYNAMODB_JSON"),
-            files=self.files,
-        ).items():
-            self._put(asked["S3Bucket"], key, data)
+        for key, data in self.content(export).items():
+            self._put(export.parameters["S3Bucket"], key, data)
         export.status = "COMPLETED"
 
     def _described(self, export: Export) -> dict[str, Any]:

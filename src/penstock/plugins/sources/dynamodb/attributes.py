@@ -7,11 +7,73 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+import msgspec
+
 from penstock import sdk
 
 EXPONENT_MAX = 400
 """Far beyond the 125 of DynamoDB; keeps a hostile `1E999999999` from becoming a billion digits."""
 _FRACTION = re.compile(r"-?[0-9]{1,40}\.[0-9]{0,130}[1-9]")
+
+
+class Value(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """An attribute as it stands in JSON: `{"N": "7"}`. Decoded so, types are checked on the way and cost no dict."""
+
+    S: str | None = None
+    N: str | None = None
+    BOOL: bool | None = None
+    M: dict[str, Value] | None = None
+    L: list[Value] | None = None
+    SS: list[str] | None = None
+    NS: list[str] | None = None
+    NULL: bool | None = None
+    B: str | None = None
+    BS: list[str] | None = None
+
+
+def body(image: dict[str, Value]) -> sdk.Body:
+    """A body from a decoded image. Raises `ValueError` where a value has no type."""
+    found: sdk.Body = {}
+    for name, value in image.items():
+        if (text := value.S) is not None:
+            found[name] = text
+        elif (text := value.N) is not None:
+            found[name] = int(text) if text.isdecimal() else number(text)
+        elif value.BOOL is not None:
+            found[name] = value.BOOL
+        else:
+            found[name] = _untyped(value)
+    return found
+
+
+def _untyped(value: Value) -> Any:
+    if value.S is not None:
+        return value.S
+    if value.N is not None:
+        return number(value.N)
+    if value.M is not None:
+        return body(value.M)
+    if value.L is not None:
+        return [_untyped(entry) for entry in value.L]
+    if value.NS is not None:
+        return [number(text) for text in value.NS]
+    if value.NULL is not None:
+        return None
+    for same in (value.BOOL, value.SS, value.B, value.BS):
+        if same is not None:
+            return same
+    raise ValueError("an attribute has no type")
+
+
+def key_of(value: Value) -> str:
+    """A key attribute as text, as `key_text` gives it. Raises `ValueError`."""
+    if value.S is not None:
+        return value.S
+    if value.N is not None:
+        return value.N if value.N.isdecimal() else plain(value.N)
+    if value.B is not None:
+        return value.B
+    raise ValueError("a key is no text, number or binary")
 
 
 def item(image: dict[str, Any]) -> sdk.Body:

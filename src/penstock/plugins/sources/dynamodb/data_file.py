@@ -10,10 +10,10 @@ from typing import Any
 
 from penstock import sdk
 from penstock.lib.compression import Corrupt, decompressor
-from penstock.lib.lease import Lease, LeaseLost
+from penstock.lib.lease import Lease, LeaseLost, MemoryStore, SqliteStore
 from penstock.plugins.sources.dynamodb.api import Missing, read_piece
 from penstock.plugins.sources.dynamodb.export_items import ItemReader
-from penstock.plugins.sources.dynamodb.reader import LeasedReader, Surroundings
+from penstock.plugins.sources.dynamodb.reader import LeasedReader, Read, Surroundings
 
 LINES_MAX = 500
 """Lines in one delivery."""
@@ -51,6 +51,9 @@ class FileReader(LeasedReader):
         """Lines that were delivered before."""
         self._failure = ""
         self._md5 = hashlib.md5(usedforsecurity=False)
+        self._saves_at_once = isinstance(shared.store, SqliteStore | MemoryStore)
+        """A checkpoint costs next to nothing: each delivery that ends is written down, else they are once a second."""
+        self._saving_now: asyncio.Task[None] | None = None
 
     @property
     def loaded(self) -> int:
@@ -100,6 +103,11 @@ class FileReader(LeasedReader):
         total = self._progress.get("totalRecords", 0)
         if lines < total:
             raise _Bad(f"it has {lines} items, the manifest says {total}")
+
+    def _settled(self, read: Read, *, ok: bool) -> None:
+        super()._settled(read, ok=ok)
+        if self._dirty and self._saves_at_once and (self._saving_now is None or self._saving_now.done()):
+            self._saving_now = asyncio.get_running_loop().create_task(self.tick())
 
     # reading
 
@@ -217,14 +225,15 @@ async def _in_thread(pieces: Iterator[bytes], size: int) -> AsyncIterator[bytes]
 def _chunks(lines: list[bytes]) -> Iterator[list[bytes]]:
     start = 0
     while start < len(lines):
-        end, size = start, 0
-        while (
-            end < len(lines) and end - start < LINES_MAX and (end == start or size + len(lines[end]) <= CHUNK_BYTES_MAX)
-        ):
-            size += len(lines[end])
-            end += 1
-        yield lines[start:end]
-        start = end
+        chunk = lines[start : start + LINES_MAX]
+        if sum(map(len, chunk)) > CHUNK_BYTES_MAX:
+            end, size = 1, len(chunk[0])
+            while end < len(chunk) and size + len(chunk[end]) <= CHUNK_BYTES_MAX:
+                size += len(chunk[end])
+                end += 1
+            del chunk[end:]
+        yield chunk
+        start += len(chunk)
 
 
 def _close(body: Any) -> None:

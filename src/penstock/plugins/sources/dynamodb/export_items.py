@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,10 +15,22 @@ from penstock.plugins.sources.dynamodb import attributes, ion_items
 OVERLAP_MS = 300_000
 """How much earlier than the export its versions are, so that each change made since then wins."""
 Format = Literal["DYNAMODB_JSON", "ION"]
-Keyed = tuple[dict[str, Any], str, str | None]
-"""Body, partition key and sort key."""
+Keyed = tuple[bytes, sdk.Body, str, str | None]
+"""The line, its body, partition key and sort key."""
+Convert = Callable[[list[bytes]], Iterator[Keyed]]
+"""The items of those lines that hold one; the others are reported."""
+
+
+class _Line(msgspec.Struct, gc=False):
+    """A line of a full export in DynamoDB JSON."""
+
+    Item: dict[str, attributes.Value]
+
 
 _decode = msgspec.json.Decoder().decode
+_decode_item = msgspec.json.Decoder(_Line).decode
+_FAILURES = (sdk.EventError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
+"""What a line that is no item raises."""
 
 
 @dataclass(slots=True)
@@ -51,40 +63,32 @@ class ItemReader:
         return self._changes() if self.incremental else self._items()
 
     def _items(self) -> Callable[[list[bytes], int], Items]:
-        read = self._json_item() if self.form == "DYNAMODB_JSON" else self._ion_item()
-        at_ms, table, has_sort_key = self.at_ms, self.table_name, self.sort_key is not None
-        version = (at_ms - OVERLAP_MS) * 1000
+        convert = self._json_items() if self.form == "DYNAMODB_JSON" else self._ion_items()
+        has_sort_key = self.sort_key is not None
+        alike = {
+            "table_name": self.table_name,
+            "dynamodb_timestamp": self.at_ms,
+            "document_version": (self.at_ms - OVERLAP_MS) * 1000,
+            "dynamodb_event_name": None,
+            "opensearch_action": "index",
+            "ttl_delete": False,
+        }
         meta_of = sdk.Meta
 
         def items(lines: list[bytes], received_ms: int) -> Items:
             bodies: list[sdk.Body] = []
             metas: list[sdk.Meta | None] = []
             sizes: list[int] = []
-            failed = 0
-            for line in lines:
-                try:
-                    body, key, sort_key = read(line)
-                except (sdk.EventError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-                    failed += 1
-                    self._report(error)
-                    continue
-                found = {
-                    "table_name": table,
-                    "partition_key": key,
-                    "primary_key": key,
-                    "dynamodb_timestamp": at_ms,
-                    "document_version": version,
-                    "dynamodb_event_name": None,
-                    "opensearch_action": "index",
-                    "ttl_delete": False,
-                }
+            for line, body, key, sort_key in convert(lines):
+                found = alike.copy()
+                found["partition_key"] = found["primary_key"] = key
                 if has_sort_key:
                     found["sort_key"] = sort_key
                     found["primary_key"] = f"{key}|{sort_key}"
                 bodies.append(body)
                 metas.append(meta_of("EXPORT", received_ms, found))
                 sizes.append(len(line))
-            return Items(sdk.Batch(bodies, metas), sizes, failed)
+            return Items(sdk.Batch(bodies, metas), sizes, len(lines) - len(bodies))
 
         return items
 
@@ -100,7 +104,7 @@ class ItemReader:
                 try:
                     keys, micros, new, old = read(line)
                     found = self._metadata(keys, micros, removed=new is None)
-                except (sdk.EventError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+                except _FAILURES as error:
                     failed += 1
                     self._report(error)
                     continue
@@ -135,16 +139,20 @@ class ItemReader:
 
     # DynamoDB JSON
 
-    def _json_item(self) -> Callable[[bytes], Keyed]:
-        partition_key, sort_key = self.partition_key, self.sort_key
-        item, key_text = attributes.item, attributes.key_text
+    def _json_items(self) -> Convert:
+        partition_key, sort_key, report = self.partition_key, self.sort_key, self._report
+        body_of, key_of = attributes.body, attributes.key_of
 
-        def read(line: bytes) -> Keyed:
-            image = _decode(line)["Item"]
-            text = None if sort_key is None else key_text(image[sort_key])
-            return item(image), key_text(image[partition_key]), text
+        def convert(lines: list[bytes]) -> Iterator[Keyed]:
+            for line in lines:
+                try:
+                    image = _decode_item(line).Item
+                    key = key_of(image[partition_key])
+                    yield line, body_of(image), key, None if sort_key is None else key_of(image[sort_key])
+                except _FAILURES as error:
+                    report(error)
 
-        return read
+        return convert
 
     def _json_change(
         self, line: bytes
@@ -158,16 +166,22 @@ class ItemReader:
 
     # Ion
 
-    def _ion_item(self) -> Callable[[bytes], Keyed]:
-        partition_key, sort_key = self.partition_key, self.sort_key
-        read_item, key_text = ion_items.read_item, ion_items.number_text
+    def _ion_items(self) -> Convert:
+        partition_key, sort_key, report = self.partition_key, self.sort_key, self._report
+        read_lines, key_text = ion_items.read_lines, ion_items.number_text
 
-        def read(line: bytes) -> Keyed:
-            body = read_item(line.decode())["Item"]
-            text = None if sort_key is None else key_text(body[sort_key])
-            return body, key_text(body[partition_key]), text
+        def convert(lines: list[bytes]) -> Iterator[Keyed]:
+            for line, entry in zip(lines, read_lines(lines), strict=True):
+                try:
+                    if isinstance(entry, ValueError):
+                        raise entry
+                    body = entry["Item"]
+                    key = key_text(body[partition_key])
+                    yield line, body, key, None if sort_key is None else key_text(body[sort_key])
+                except _FAILURES as error:
+                    report(error)
 
-        return read
+        return convert
 
     def _ion_change(
         self, line: bytes

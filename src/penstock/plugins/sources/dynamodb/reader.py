@@ -228,8 +228,7 @@ class LeasedReader:
         if not read.events:
             self._settled(read, ok=True)
             return
-        for size in sizes:
-            shared.bytes_received.observe(size)
+        shared.bytes_received.observe_all(sizes)
         read.handle = handle = shared.output.handle(lambda ok: self._settled(read, ok=ok))
         batch.promise(handle)
         try:
@@ -238,8 +237,7 @@ class LeasedReader:
             batch.release_all(ok=False)  # none, unless a write was cancelled
             handle.seal()
         self._processed.add(read.events)
-        for size in sizes:
-            shared.bytes_processed.observe(size)
+        shared.bytes_processed.observe_all(sizes)
 
     def _drop(self, part: sdk.Batch, error: sdk.BufferTooSmall) -> None:
         self._errors.add()
@@ -310,6 +308,7 @@ class LeasedReader:
         elif ended and not self._window:
             async with self._saving:
                 self.lease = await self._shared.store.complete(self.lease, self._checkpoint())
+                self._lost = True  # a checkpoint that is still to be saved is part of it
             return Outcome.ENDED
         await self._leave()
         return Outcome.STOPPED
@@ -370,11 +369,15 @@ async def write_in_parts(
     most, bytes_max = events_max or output.events_max, output.bytes_max
     start = 0
     while start < len(sizes):
-        end, total = start, 0
-        while end < len(sizes) and end - start < most and (end == start or total + sizes[end] <= bytes_max):
-            total += sizes[end]
-            end += 1
-        part = batch.select(range(start, end))
+        end, total = len(sizes), sum(sizes)
+        if start == 0 and end <= most and total <= bytes_max:
+            (part,) = batch.chunks(end)
+        else:
+            end, total = start, 0
+            while end < len(sizes) and end - start < most and (end == start or total + sizes[end] <= bytes_max):
+                total += sizes[end]
+                end += 1
+            part = batch.select(range(start, end))
         try:
             if not output.write_now(part, total):
                 await output.write(part, total)
