@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.core.errors import Permanent
+from penstock.core.errors import Permanent, Transient
 from penstock.expr import compile_expression
 from penstock.lib.dead_letters import Filter, Record, Volume, cause_of, open_store, parse_moment, read_records
 from penstock.lib.dead_letters import record as record_module
+from penstock.lib.dead_letters import store as store_module
 
 
 def letter(n: int, **failed: Any) -> dict[str, Any]:
@@ -73,6 +75,24 @@ def test_what_is_broken_is_told_and_the_rest_is_read() -> None:
     assert [each[:7] for each in found if isinstance(each, str)] == ["line 1:", "line 3:", "line 4:", "line 5:"]
     assert len(found) == 6
     assert numbers(b"") == numbers(b"\n\n") == []
+
+
+def test_the_file_of_data_prepper_is_read() -> None:
+    lines = [
+        b'{"Document": [index {[logs-a][id-1], source[{"n":0,"t":"]}], x"}]}], "failure": failed to parse [n]}',
+        b'{"Document": [index {[logs][null], source[{"n":1}]}], "failure": null}',
+        b'{"Document": [index {[logs][a][b], source[{"n":2}]}], "failure": "quoted" and more}',
+        b'{"Document": [index {[logs][1], source[n/a, unable to extract document]}], "failure": bad}',
+    ]
+    found = list(read_records([line + b"\n" for line in lines], {}))
+    records = [each for each in found if isinstance(each, Record)]
+    assert [each.document["n"] for each in records] == [0, 1, 2]
+    assert [(each.index, each.failed_data["indexId"], each.message) for each in records] == [
+        ("logs-a", "id-1", "failed to parse [n]"),
+        ("logs", None, ""),
+        ("logs", "a][b", '"quoted" and more'),
+    ]
+    assert isinstance(found[3], str) and found[3].startswith("line 4: no JSON")
 
 
 def test_a_first_line_that_was_cut_short_does_not_bring_the_file_into_memory() -> None:
@@ -232,3 +252,69 @@ def test_places_that_are_none(tmp_path: Path) -> None:
     for place in (str(tmp_path / "missing"), "s3://"):
         with pytest.raises(Permanent):
             open_store(place)
+
+
+class BusyBucket:
+    """Sessions and client in one: the first calls of each kind fail."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = {name: list(errors) for name in ("list_objects_v2", "get_object", "put_object")}
+        self.put: list[str] = []
+
+    async def __aenter__(self) -> BusyBucket:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        pass
+
+    async def client(self, *_arguments: object, **_options: object) -> BusyBucket:
+        return self
+
+    async def list_objects_v2(self, **_call: object) -> dict[str, Any]:
+        self._fail("list_objects_v2")
+        return {"Contents": [{"Key": "a/x.json", "Size": 10}]}
+
+    async def get_object(self, **_call: object) -> dict[str, Any]:
+        self._fail("get_object")
+        return {"Body": self}
+
+    async def read(self) -> bytes:
+        return dump({"dlqObjects": LETTERS})
+
+    async def put_object(self, **call: Any) -> None:
+        self._fail("put_object")
+        self.put.append(call["Key"])
+
+    def _fail(self, name: str) -> None:
+        if self.errors[name]:
+            raise self.errors[name].pop(0)
+
+
+def refusal(code: str, status: int) -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Call")
+
+
+def read_bucket(monkeypatch: pytest.MonkeyPatch, bucket: BusyBucket) -> list[Record]:
+    monkeypatch.setattr(store_module, "sessions", lambda: bucket)
+    monkeypatch.setattr(store_module, "RETRY_DELAY_S", 0.0)
+
+    async def read() -> list[Record]:
+        async with open_store("s3://bucket/a") as store:
+            (volume,) = await store.volumes()
+            records = [each async for each in store.read(volume)]
+            await store.note(volume, {"1"}, {"1"})
+            return records
+
+    return asyncio.run(read())
+
+
+def test_a_bucket_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = BusyBucket(refusal("SlowDown", 503), refusal("InternalError", 500), TimeoutError())
+    assert len(read_bucket(monkeypatch, bucket)) == 3
+    assert bucket.put == ["a/redriven/x.json"]
+
+
+@pytest.mark.parametrize("errors", [[refusal("AccessDenied", 403)], [refusal("SlowDown", 503)] * 4])
+def test_a_bucket_that_stays_closed_is_told(monkeypatch: pytest.MonkeyPatch, errors: list[Exception]) -> None:
+    with pytest.raises(Transient, match="s3://bucket/a: "):
+        read_bucket(monkeypatch, BusyBucket(*errors))

@@ -43,6 +43,19 @@ def test_files_rotate_until_all_are_full_and_then_refuse(tmp_path: Path) -> None
     asyncio.run(run())
 
 
+def test_a_file_that_options_name_has_lines_of_the_known_form(tmp_path: Path) -> None:
+    async def run() -> None:
+        file = DeadLetterFile(tmp_path / "dlq", wrapped=True)
+        await file.write([DeadLetter("opensearch", "opensearch", "p", 0, {"document": {}, "message": 'a "b"'})])
+        await file.write(letters(1))
+        await file.close()
+
+    asyncio.run(run())
+    first, second = (json.loads(line) for line in (tmp_path / "dlq").read_text().splitlines())
+    assert first["failure"] == 'a "b"' and first["Document"][0]["failedData"]["message"] == 'a "b"'
+    assert second["failure"] == "" and [each["pluginId"] for each in second["Document"]] == ["opensearch"]
+
+
 def test_half_a_line_of_a_killed_process_spoils_no_other(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"half')

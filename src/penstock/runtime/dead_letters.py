@@ -14,21 +14,29 @@ __all__ = ["DeadLetter", "DeadLetterFile"]
 
 
 class DeadLetterFile:
-    """A bounded file with one JSON record per line: `path`, then `path.1` … `path.<files_max - 1>`, oldest last.
+    """A bounded file with one JSON object per line: `path`, then `path.1` … `path.<files_max - 1>`, oldest last.
+
+    A line is the record, or with `wrapped`, for `dlq_file`, `{"Document": [record], "failure": message}`.
 
     When all are full the oldest is not overwritten: writing fails, so that nothing is lost silently; the events then
     count as undelivered and the message says what to do.
     """
 
-    def __init__(self, path: Path, *, bytes_max: int = 64 * 1024 * 1024, files_max: int = 16) -> None:
+    def __init__(
+        self, path: Path, *, wrapped: bool = False, bytes_max: int = 64 * 1024 * 1024, files_max: int = 16
+    ) -> None:
         self.path = path
+        self._wrapped = wrapped
         self._bytes_max = bytes_max
         self._files_max = files_max
         self._lock = asyncio.Lock()
         self._file: int | None = None
 
     async def write(self, letters: Sequence[DeadLetter]) -> None:
-        data = b"".join(encode(letter.to_object()) + b"\n" for letter in letters)
+        lines = [letter.to_object() for letter in letters]
+        if self._wrapped:
+            lines = [{"Document": [line], "failure": line["failedData"].get("message", "")} for line in lines]
+        data = b"".join([encode(line) + b"\n" for line in lines])
         async with self._lock:
             await asyncio.to_thread(self._append, data)
 

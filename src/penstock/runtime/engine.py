@@ -221,7 +221,7 @@ class Engine:
             self._writers.append(writer)
             return writer
         file = getattr(built, "dead_letter_file", None)
-        return self._dead_letter_file(Path(file)) if file else None
+        return self._dead_letter_file(Path(file), wrapped=True) if file else None
 
     def _dead_letters(self, pipeline: str) -> DeadLetterWriter:
         if self.settings.dead_letters is not None:
@@ -230,9 +230,9 @@ class Engine:
             return NoDeadLetters()
         return self._dead_letter_file(self.settings.data_dir / "dead-letters" / f"{pipeline}.jsonl")
 
-    def _dead_letter_file(self, path: Path) -> DeadLetterFile:
+    def _dead_letter_file(self, path: Path, *, wrapped: bool = False) -> DeadLetterFile:
         if path not in self._files:
-            self._files[path] = DeadLetterFile(path)
+            self._files[path] = DeadLetterFile(path, wrapped=wrapped)
         return self._files[path]
 
     # run

@@ -4,13 +4,17 @@
 | --- | --- |
 | `{"dlqObjects": [record, …]}` | `dlq.s3`, Data Prepper |
 | `[record, …]` | OpenSearch Ingestion in its first releases |
-| a record on each line | `dlq_file` and the file in the data directory |
-| `{"Document": [record], "failure": …}` on each line | `dlq_file` of Data Prepper |
+| a record on each line | the file in the data directory |
+| `{"Document": [record], "failure": …}` on each line | `dlq_file` |
+| `{"Document": [index {[…][…], source[…]}], "failure": …}` on each line, no JSON | `dlq_file` of Data Prepper |
+
+The last one tells neither pipeline, time and status nor the action: `index` is assumed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +23,11 @@ from typing import Any
 
 from penstock.core.json_text import decode, encode
 
+_UNQUOTED = re.compile(
+    rb'\{"Document": \[index \{\[(?P<index>[^\]]*)\]\[(?P<id>.*?)\], source\[(?P<document>\{.*\})\]\}\], '
+    rb'"failure": (?P<failure>.*)\}\s*',
+    re.DOTALL,
+)
 TEXT_BYTES_MAX = 64 * 1024 * 1024
 """Largest JSON text that may go over several lines."""
 
@@ -68,7 +77,7 @@ def read_records(pieces: Iterable[bytes], seen: dict[str, int]) -> Iterator[Reco
     if first is None:
         return
     ahead = [first]
-    if first[1].lstrip()[:1] in (b"{", b"[") and not _is_json(first[1]):
+    if first[1].lstrip()[:1] in (b"{", b"[") and not _is_json(first[1]) and _UNQUOTED.fullmatch(first[1]) is None:
         ahead = _text_over_lines(first, lines)
     for number, text in chain(ahead, lines):
         yield from _records_of(text, number, seen)
@@ -95,11 +104,33 @@ def _records_of(text: bytes, number: int, seen: dict[str, int]) -> Iterator[Reco
     try:
         value = decode(text)
     except ValueError as error:
-        yield f"line {number}: no JSON: {error}"
-        return
+        value = _unquoted(text)
+        if value is None:
+            yield f"line {number}: no JSON: {error}"
+            return
     for found in _unpacked(value):
         record = _record(found, seen)
         yield f"line {number}: {record}" if isinstance(record, str) else record
+
+
+def _unquoted(text: bytes) -> dict[str, Any] | None:
+    """The record in a line of Data Prepper's `dlq_file`."""
+    found = _UNQUOTED.fullmatch(text)
+    if found is None:
+        return None
+    try:
+        document = decode(found["document"])
+    except ValueError:
+        return None
+    index, id_, message = (found[name].decode("utf-8", "replace") for name in ("index", "id", "failure"))
+    failed_data = {
+        "index": None if index == "null" else index,
+        "indexId": None if id_ == "null" else id_,
+        "status": 0,
+        "message": "" if message == "null" else message,
+        "document": document,
+    }
+    return {"pluginId": "opensearch", "pluginName": "opensearch", "failedData": failed_data}
 
 
 def _is_json(text: bytes) -> bool:

@@ -6,19 +6,23 @@ What was replayed is noted beside it: for `main.jsonl` and its older parts in `m
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from penstock.core.errors import PenstockError, Permanent
+from penstock.core.errors import PenstockError, Permanent, Transient, Unreachable
 from penstock.core.json_text import decode, encode
-from penstock.lib.aws import AwsSessions, S3Style, code_of, sessions, verdict
+from penstock.lib.aws import THROTTLED, AwsSessions, S3Style, code_of, sessions, status_of, verdict
 from penstock.lib.dead_letters.record import Record, read_records
 
 OBJECT_BYTES_MAX = 256 * 1024 * 1024
+ATTEMPTS_MAX = 4
+"""Of a call to S3 that fails in a way which may pass."""
+RETRY_DELAY_S = 0.25
 LINE_BYTES_MAX = 128 * 1024 * 1024
 _NOTE = ".redriven"
 _OLDER_PART = re.compile(r"(?P<base>.+)\.(?P<number>[1-9][0-9]{0,3})")
@@ -206,10 +210,7 @@ class BucketStore:
         found: list[Volume] = []
         call = {"Bucket": self._bucket, "Prefix": self._prefix}
         while True:
-            try:
-                page = await self._client.list_objects_v2(**call)
-            except Exception as error:
-                raise self._told(error) from error
+            page = await self._call(self._client.list_objects_v2, **call)
             for entry in page.get("Contents", ()):
                 key = entry["Key"]
                 if _is_note(key):
@@ -243,20 +244,32 @@ class BucketStore:
     async def note(self, volume: Volume, ids: set[str], new: set[str]) -> None:
         key = _note_of(volume.name)
         body = encode({"redriven": sorted(ids)})
-        try:
-            await self._client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType="application/json")
-        except Exception as error:
-            raise self._told(error) from error
+        await self._call(
+            self._client.put_object, Bucket=self._bucket, Key=key, Body=body, ContentType="application/json"
+        )
         self._notes.add(key)
 
     async def _get(self, key: str) -> bytes:
-        try:
-            reply = await self._client.get_object(Bucket=self._bucket, Key=key)
-            async with reply["Body"] as stream:
-                body: bytes = await stream.read()
-        except Exception as error:
-            raise self._told(error) from error
+        body: bytes = await self._call(self._read, Bucket=self._bucket, Key=key)
         return body
+
+    async def _read(self, **call: Any) -> bytes:
+        reply = await self._client.get_object(**call)
+        async with reply["Body"] as stream:
+            body: bytes = await stream.read()
+        return body
+
+    async def _call(self, operation: Callable[..., Awaitable[Any]], **call: Any) -> Any:
+        """Call it, again when the service is busy or cannot be reached for a moment."""
+        attempt = 1
+        while True:
+            try:
+                return await operation(**call)
+            except Exception as error:
+                if attempt == ATTEMPTS_MAX or not _passes(error):
+                    raise self._told(error) from error
+            await asyncio.sleep(RETRY_DELAY_S * 2.0 ** (attempt - 1))
+            attempt += 1
 
     def _told(self, error: BaseException) -> BaseException:
         """The error in the words of this place."""
@@ -265,6 +278,13 @@ class BucketStore:
             return error
         reason = "there is no such bucket" if code_of(error) == "NoSuchBucket" else str(known)
         return type(known)(f"s3://{self._bucket}/{self._prefix}: {reason}")
+
+
+def _passes(error: Exception) -> bool:
+    known = verdict(error)
+    return isinstance(known, Unreachable) or (
+        isinstance(known, Transient) and (status_of(error) in (429, 500, 502, 503, 504) or code_of(error) in THROTTLED)
+    )
 
 
 def _note_of(key: str) -> str:

@@ -96,6 +96,10 @@ def problems(options):
             {"aws": AWS, "serverless": True},
             f"serverless cannot be used along with aws option. {PREFERRED} serverless is deprecated.",
         ),
+        (
+            {"aws": AWS, "serverless_options": {"collection_name": "logs"}},
+            f"serverless_options cannot be used along with aws option.  {PREFERRED} serverless_options is deprecated.",
+        ),
         ({"aws": {**AWS, "region": ""}}, "Region cannot be empty string"),
         ({"aws": {"sts_role_arn": "short"}}, "awsStsRoleArn length should be between 1 and 2048 characters"),
         ({"aws": {"sts_role_arn": "arn:aws:s3::123456789012:role/x"}}, "sts_role_arn must be an IAM Role"),

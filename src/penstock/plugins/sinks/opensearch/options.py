@@ -252,7 +252,8 @@ class Config(sdk.PluginConfig):
     max_retries: int | None = None
     """Attempts for a document before it is a dead letter; unlimited when left out."""
     dlq_file: str | None = None
-    """File that receives dead letters, one JSON object a line; with its older parts `.1` … `.15` at most 1 GiB."""
+    """File that receives dead letters, for each a line `{"Document": [record], "failure": reason}`; with its older
+    parts `.1` … `.15` at most 1 GiB."""
     dlq: sdk.DeadLetterQueue = None
     """Where documents go that were refused: `s3` with its options. Without it, and without `dlq_file`, they go to the
     pipeline `dlq_pipeline` where there is one, else to a file in the data directory."""
@@ -454,6 +455,11 @@ class Config(sdk.PluginConfig):
             (
                 aws and self.serverless,
                 f"serverless cannot be used along with aws option. {preferred} serverless is deprecated.",
+            ),
+            (
+                aws and self.serverless_options is not None,
+                f"serverless_options cannot be used along with aws option.  {preferred} serverless_options is "
+                "deprecated.",
             ),
             (
                 self.document_id is not None and self.document_id_field is not None,
