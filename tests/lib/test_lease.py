@@ -12,10 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock.core.clock import ManualClock
 from penstock.core.errors import Permanent, Transient
-from penstock.lib.lease import LeaseLost, LeaseStore, MemoryStore, SqliteStore, Status, is_dead, new_owner
+from penstock.lib.lease import (
+    Lease,
+    LeaseLost,
+    LeaseStore,
+    Members,
+    MemoryStore,
+    Share,
+    SqliteStore,
+    Status,
+    is_dead,
+    new_owner,
+    share_of,
+)
 
 SOURCE = "pipe|STREAM"
 
@@ -223,3 +237,87 @@ async def test_a_file_that_cannot_be_written_is_tried_again(tmp_path: Path) -> N
     await store.shut()
     with pytest.raises(Transient, match="closed"):
         await store.find(SOURCE)
+
+
+@asynchronous
+async def test_members_come_and_go(make: Make, clock: ManualClock) -> None:
+    store = make(clock)
+    first, second, third = new_owner(), new_owner(), new_owner()
+    members = {owner: Members(store, "pipe|UNIT", owner, clock) for owner in (first, second, third)}
+    assert await members[first].look() == [first]
+    assert await members[second].look() == sorted([first, second])
+    assert await members[first].look() == sorted([first, second])
+    await members[third].look()
+    await members[second].leave()
+    assert await members[first].look() == sorted([first, third])
+    for _ in range(4):  # the third one says nothing any more
+        clock.advance(19)
+        await members[first].look()
+    assert await members[first].look() == [first]
+    assert await members[third].look() == sorted([first, third]), "it was only slow"
+    await members[first].leave()
+    await members[third].leave()
+    assert await store.find("pipe|UNIT") == []
+    await store.shut()
+
+
+@given(
+    counts=st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    free=st.integers(0, 20),
+    completed=st.integers(0, 3),
+)
+def test_shares_end_up_at_most_one_apart(counts: list[int], free: int, completed: int) -> None:
+    """Units look one after the other, give up what is too much and take what is due; after a few rounds all is even."""
+    members = [f"unit-{number}" for number in range(len(counts))]
+    owners: list[str | None] = [owner for owner, count in zip(members, counts, strict=True) for _ in range(count)]
+    owners += [None] * free
+    done = [Lease(SOURCE, f"done-{n}", Status.COMPLETED) for n in range(completed)]
+
+    def share(owner: str) -> Share:
+        statuses = [Status.ASSIGNED if held else Status.UNASSIGNED for held in owners]
+        leases = [
+            Lease(SOURCE, str(n), status, held) for n, (status, held) in enumerate(zip(statuses, owners, strict=True))
+        ]
+        return share_of(owner, members, leases + done)
+
+    for _ in range(40):
+        for owner in members:
+            due = share(owner)
+            for _ in range(due.excess):
+                owners[owners.index(owner)] = None
+            while not due.excess and None in owners and owners.count(owner) < due.most:
+                owners[owners.index(None)] = owner
+    held = [owners.count(owner) for owner in members]
+    assert sum(held) == len(owners), "nothing is left over"
+    assert max(held) - min(held) <= 1
+    assert not any(share(owner).excess for owner in members), "and then nothing moves any more"
+
+
+def test_many_processes_open_one_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "leases.db"
+    code = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from penstock.lib.lease import SqliteStore, new_owner\n"
+        "async def main():\n"
+        "    store, owner, held = SqliteStore(Path(sys.argv[1])), new_owner(), 0\n"
+        "    sys.stdin.read()\n"
+        "    for n in range(50):\n"
+        "        await store.create('pipe|STREAM', f'{n:02}')\n"
+        "    while (lease := await store.acquire('pipe|STREAM', owner, 600)) is not None:\n"
+        "        lease = await store.save(lease, {'by': owner}, 600)\n"
+        "        await store.complete(lease)\n"
+        "        held += 1\n"
+        "    await store.shut()\n"
+        "    print(held)\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    units = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    for unit in units:  # they wait for the end of their input, and begin together
+        assert unit.stdin is not None
+        unit.stdin.close()
+        unit.stdin = None
+    found = [int(unit.communicate(timeout=25)[0]) for unit in units]
+    assert [unit.returncode for unit in units] == [0] * 6
+    assert sum(found) == 50, "each item was worked on once"

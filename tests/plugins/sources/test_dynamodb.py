@@ -20,6 +20,7 @@ from penstock import sdk
 from penstock.lib.lease import MemoryStore, Status
 from penstock.plugins.sources import dynamodb
 from penstock.plugins.sources.dynamodb import attributes
+from penstock.plugins.sources.dynamodb.export import ExportOptions
 from penstock.plugins.sources.dynamodb.reader import REREADS_MAX, Pace
 from penstock.plugins.sources.dynamodb.records import Recorder, Versions
 from penstock.plugins.sources.dynamodb.source import SHARDS_MAX, DynamodbSource
@@ -460,6 +461,38 @@ async def test_a_stream_that_is_enabled_after_the_start_is_read_from_its_beginni
     assert f"Stream {ARN} is enabled with KEYS_ONLY. Supported types are [NEW_IMAGE, NEW_AND_OLD_IMAGES]" in log
 
 
+@pytest.mark.parametrize("view_type", [None, "KEYS_ONLY", "OLD_IMAGE", "NEW_IMAGE", "NEW_AND_OLD_IMAGES"])
+@pytest.mark.parametrize("stream_is_read", [True, False])
+def test_a_table_is_checked_for_what_is_read_of_it(
+    view_type: str | None, stream_is_read: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        world = World(view_type=view_type)
+        world.db.exports.recovery = stream_is_read
+        world.db.put(id=1)
+        export = None if stream_is_read else ExportOptions("exports")
+        await world.start(ready=False, stream=stream_is_read, export=export)
+        await asyncio.sleep(60)
+        await world.stop()
+        told = {text for text in caplog.messages if text.startswith("Exception occurred in primary scheduling loop: ")}
+        if not stream_is_read:
+            expected = f"Point-in-time recovery (PITR) needs to be enabled for exporting data from table {ARN}"
+        elif view_type is None:
+            expected = f"Stream is not enabled for table {ARN}"
+        elif view_type in ("KEYS_ONLY", "OLD_IMAGE"):
+            expected = f"Stream {ARN} is enabled with {view_type}. Supported types are [NEW_IMAGE, NEW_AND_OLD_IMAGES]"
+        else:
+            assert told == set()
+            assert world.sink.ready.is_set()
+            return
+        (message,) = told
+        assert message.removeprefix("Exception occurred in primary scheduling loop: ").startswith(expected)
+        assert not world.sink.ready.is_set()
+        assert world.sink.bodies == []
+
+    run_virtual(scenario())
+
+
 @virtual
 async def test_missing_rights_heal_without_a_restart(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
@@ -580,6 +613,28 @@ async def test_children_follow_when_their_parent_is_delivered() -> None:
 
 
 @virtual
+async def test_a_closed_shard_is_read_to_its_end_through_reads_that_bring_nothing() -> None:
+    world = World()
+    await world.start()
+    read, empty = world.db.get_records, itertools.count()
+
+    async def now_and_then(ShardIterator: str) -> dict[str, Any]:
+        return (
+            await read(ShardIterator) if next(empty) % 4 == 3 else {"Records": [], "NextShardIterator": ShardIterator}
+        )
+
+    world.db.get_records = now_and_then  # type: ignore[method-assign]
+    world.db.page_records_max = 1
+    for number in range(6):
+        world.db.put(id=number)
+        if number % 2:
+            world.db.roll_over()
+    await world.events(6)
+    await world.stop()
+    assert world.sink.ids() == list(range(6))
+
+
+@virtual
 async def test_more_shards_than_a_page_lists() -> None:
     world = World()
     world.db.roll_over(children=220)
@@ -592,7 +647,7 @@ async def test_more_shards_than_a_page_lists() -> None:
     assert world.counter("activeShardsInProcessing") == 220
     before = world.db.calls["get_records"]
     await asyncio.sleep(10)
-    assert world.db.calls["get_records"] - before < 1100
+    assert world.db.calls["get_records"] - before < 1200  # each shard begins anew every 2.2 s
     await world.stop()
     assert sorted(world.sink.ids()) == list(range(600))
 
@@ -875,6 +930,47 @@ async def test_two_units_share_the_shards_and_take_over() -> None:
     await asyncio.sleep(60)
     await other.stop()
     assert sorted(world.sink.ids() + other.sink.ids()) == list(range(60))
+
+
+@virtual
+async def test_a_unit_that_joins_gets_its_share_and_one_that_leaves_gives_it_back() -> None:
+    world = World()
+    world.db.roll_over(children=6)
+    await world.start()
+    world.db.put(id=0)
+    await world.events(1)
+    await asyncio.sleep(10)
+
+    async def held() -> list[int]:
+        owners = [lease.owner for lease in await world.store.find("pipe|STREAM") if lease.status is Status.ASSIGNED]
+        return sorted(owners.count(owner) for owner in {*owners})
+
+    assert await held() == [6], "a unit alone reads everything"
+    others = [World(), World()]
+    for other in others:
+        other.db, other.store = world.db, world.store
+    await others[0].start()
+    await asyncio.sleep(10)
+    assert await held() == [3, 3]
+    await asyncio.sleep(60)
+    await others[1].start()
+    await asyncio.sleep(15)
+    assert await held() == [2, 2, 2]
+    for number in range(1, 40):
+        world.db.put(id=number)
+    await asyncio.sleep(10)
+    await world.stop()
+    await asyncio.sleep(5)
+    assert await held() == [3, 3]
+    for number in range(40, 60):
+        others[0].db.put(id=number)
+    await asyncio.sleep(10)
+    for other in others:
+        await other.stop()
+    assert await world.store.find("pipe|UNIT") == []
+    found = [world.sink.ids(), *(other.sink.ids() for other in others)]
+    assert all(found), "each unit has delivered something"
+    assert sorted(sum(found, [])) == list(range(60))
 
 
 @virtual

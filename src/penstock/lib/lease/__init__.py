@@ -7,8 +7,21 @@ overwrite the progress of the new owner. `MemoryStore` forgets with the process,
 """
 
 from penstock.lib.lease.item import Lease, LeaseLost, LeaseStore, Status
+from penstock.lib.lease.members import Members, Share, share_of
 from penstock.lib.lease.memory import MemoryStore
 from penstock.lib.lease.owner import is_dead, new_owner
 from penstock.lib.lease.sqlite import SqliteStore
 
-__all__ = ["Lease", "LeaseLost", "LeaseStore", "MemoryStore", "SqliteStore", "Status", "is_dead", "new_owner"]
+__all__ = [
+    "Lease",
+    "LeaseLost",
+    "LeaseStore",
+    "Members",
+    "MemoryStore",
+    "Share",
+    "SqliteStore",
+    "Status",
+    "is_dead",
+    "new_owner",
+    "share_of",
+]

@@ -50,6 +50,8 @@ class DynamodbLeases:
 class DynamodbStore:
     """All calls see the newest state, but the search for free items, which may lag a moment behind."""
 
+    look_s = 10.0
+
     def __init__(self, options: DynamodbLeases, clock: Clock | None = None) -> None:
         self._options = options
         self._clock = clock or Clock()

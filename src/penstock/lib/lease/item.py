@@ -45,6 +45,9 @@ class LeaseStore(Protocol):
     """All calls but the reading ones raise `LeaseLost` when the item is no longer as `lease` says, and
     `Transient` when the store cannot be reached."""
 
+    look_s: float
+    """How often it may be asked what there is, seconds."""
+
     async def create(
         self, source: str, key: str, progress: dict[str, Any] | None = None, *, status: Status = Status.UNASSIGNED
     ) -> bool:

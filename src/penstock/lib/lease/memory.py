@@ -14,6 +14,8 @@ from penstock.lib.lease.owner import is_dead
 class MemoryStore:
     """For one process, or for tests."""
 
+    look_s = 2.0
+
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or Clock()
         self._items: dict[tuple[str, str], Lease] = {}

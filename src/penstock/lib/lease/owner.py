@@ -33,6 +33,8 @@ def is_dead(owner: str) -> bool:
     except PermissionError:
         pass
     now = _started(pid)
+    if now == "":
+        return True
     return started != "unknown" and now is not None and now != started
 
 
@@ -41,9 +43,13 @@ def _host() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Start of a process in clock ticks since the machine started; None where the system does not say (not Linux)."""
+    """Start of a process in clock ticks since the machine started; None where the system does not say (not Linux).
+
+    Empty for one that has ended and that its parent has not noticed yet.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    return stat.rpartition(")")[2].split()[19]
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]

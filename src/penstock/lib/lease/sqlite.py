@@ -47,6 +47,8 @@ T = TypeVar("T")
 class SqliteStore:
     """Calls run one after the other on a thread of their own, so that a slow disk never holds up the event loop."""
 
+    look_s = 2.0
+
     def __init__(self, path: Path, clock: Clock | None = None) -> None:
         self._path = path
         self._clock = clock or Clock()

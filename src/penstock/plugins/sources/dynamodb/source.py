@@ -10,6 +10,7 @@ from penstock import sdk
 from penstock.lib import aws
 from penstock.lib.lease import Lease, LeaseLost, LeaseStore, MemoryStore, SqliteStore, new_owner
 from penstock.plugins.sources.dynamodb.api import TableApi
+from penstock.plugins.sources.dynamodb.balance import NOBODY_ELSE_S, Balance
 from penstock.plugins.sources.dynamodb.data_file import FileReader
 from penstock.plugins.sources.dynamodb.export import Exporter, ExportOptions
 from penstock.plugins.sources.dynamodb.export_items import ItemReader
@@ -23,11 +24,11 @@ SHARDS_MAX = 150
 """Shards that one unit reads at once, as long as others may take the rest."""
 SHARDS_ALONE_MAX = 2000
 """Shards that it reads when nobody does: late is better than never."""
-NOBODY_ELSE_S = 30.0
-"""How long a shard is left to other units."""
 READS_AT_ONCE_MAX = 16
 """Reads that may wait for the service or for room in the buffer; bounds the records held outside the buffer."""
 LEADER_LEASE_S = 180.0
+ROUNDS_PER_LOOK_AT_FILES = 5
+"""Looks at other units per look at the files that they load."""
 MISSES_PER_REPORT = 50
 _EXPORT_WAITS = (
     ", or that the export is still in progress. New shards will not be consumed until the export is fully processed."
@@ -206,6 +207,14 @@ class _Unit:
             during_export=source._during_export,
         )
         self._leader_of = names("LEADER")
+        self._balance = Balance(
+            store,
+            owner=self._owner,
+            members_of=names("UNIT"),
+            shards_of=self._leader.shards_of,
+            clock=ctx.clock,
+            log=ctx.log,
+        )
         self._shared = Surroundings(
             api=api,
             store=store,
@@ -231,7 +240,7 @@ class _Unit:
 
     async def work(self, stopping: asyncio.Event) -> None:
         """Lead, take shards and read them until `stopping`; raises what a loop raises."""
-        todo = {"lead": self._lead(), "tick": self._tick()}
+        todo = {"lead": self._lead(), "tick": self._tick(), "share": self._share()}
         if self._source._stream:
             todo["take"] = self._take_shards()
         if self._source._export is not None:
@@ -274,6 +283,7 @@ class _Unit:
         await asyncio.gather(*readers, return_exceptions=True)
         self._leader_lease = None
         try:
+            await self._balance.leave()
             # Looked up anew: a loop may have been cut off while it took or renewed one.
             sources = [self._leader.shards_of, self._leader_of]
             if self._source._export is not None:
@@ -297,6 +307,8 @@ class _Unit:
                     self._look_files.set()
                 await self._learn()
                 failures = 0
+                if not self._started:  # another unit is about to find out
+                    wait = min(interval, self._pace.discover_min)
             except (sdk.Transient, sdk.Permanent, LeaseLost) as error:
                 self._log.error("Exception occurred in primary scheduling loop: %s", error)
                 wait = min(2.0**failures, self._pace.retry_max, max(interval, 1.0))
@@ -378,8 +390,33 @@ class _Unit:
             if await _wait_for(self._look, span * self._shared.chance.uniform(0.85, 1.15)):
                 misses = 0
 
+    async def _share(self) -> None:
+        """Leave to other units what is due to them, and notice what they leave."""
+        rounds = 0
+        while True:
+            if self._started:
+                try:
+                    free, ended = await self._balance.look(self._shard_readers())
+                except (sdk.Transient, LeaseLost) as error:
+                    self._log.warning("Work cannot be shared with other units now: %s", error)
+                    free = ended = False
+                if free:
+                    self._look.set()
+                    self._look_files.set()
+                rounds += 1
+                waits = not self._shared.loaded.is_set() and not self._balance.alone
+                if ended or (waits and rounds % ROUNDS_PER_LOOK_AT_FILES == 0):
+                    self._ended.set()
+            span = self._store.look_s if self._started else self._pace.discover_min
+            await asyncio.sleep(span * self._shared.chance.uniform(0.85, 1.15))
+
+    def _shard_readers(self) -> list[LeasedReader]:
+        return [reader for reader in self._readers.values() if isinstance(reader, ShardReader)]
+
     def _has_room(self) -> bool:
         now = self._shared.clock.monotonic()
+        if not self._balance.may_take(self._shard_readers()):
+            return False
         if self._shared.active < SHARDS_MAX:
             self._full_since = now
             return True
