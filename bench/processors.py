@@ -9,17 +9,13 @@ from collections.abc import Callable
 
 import orjson
 
-from bench import corpus
 from bench.cases import CASES, CHAIN, CHAIN_US, FLOOR_FACTOR, SIMPLE_US, Case, plain
 from bench.floors import Floor
 from penstock.core.batch import Batch
 from penstock.core.handle import Handle
 from penstock.sdk import BatchFn, Context
-from penstock.testing import build_processor
 
 Measured = tuple[str, float, str, float]
-
-PATTERNS = ("COMBINEDAPACHELOG", "COMMONAPACHELOG", "SYSLOGLINE")
 
 
 def us_per_event(run: BatchFn, make: Callable[[], list[Batch]], rounds: int = 7) -> float:
@@ -82,22 +78,3 @@ def _on_bodies(floor: Floor) -> BatchFn:
         return batch
 
     return run
-
-
-def nomatch_rows() -> list[Measured]:
-    """A line that does not match, against one that does, per pattern."""
-    apache = corpus.apache(10_000)
-    syslog = [
-        f"Mar  1 12:{n % 60:02d}:{n // 60 % 60:02d} host{n % 9} sshd[{n}]: Accepted publickey for user{n} port {n}"
-        for n in range(10_000)
-    ]
-    application = [orjson.dumps({"log": line}) for line in corpus.application(10_000)]
-    rows: list[Measured] = []
-    for pattern in PATTERNS:
-        matching = [orjson.dumps({"log": line}) for line in (syslog if pattern == "SYSLOGLINE" else apache)]
-        run = build_processor("grok", {"match": {"log": [f"%{{{pattern}}}"]}})
-        hit = us_per_event(run, lambda lines=matching: batches_of(lines))  # type: ignore[misc]
-        miss = us_per_event(run, lambda: batches_of(application))
-        rows.append((f"grok {pattern} match", hit, "us/event", 6.0))
-        rows.append((f"grok {pattern} miss / match", miss / hit, "x", 3.0))
-    return rows

@@ -186,6 +186,80 @@ def test_every_way_of_searching_finds_the_same(pattern: str, texts: list[str]) -
             assert search.possible(text)
 
 
+LARGE = "(?:" + "|".join(first + second for first in "ab1" for second in "abx1") + ")"
+OPEN = rf"(?:{LARGE}|\w+%.+)"
+SAMPLES = {
+    LARGE: ["ab", "1x", "b1"],
+    OPEN: ["a1", "1% é", "11%b: "],
+    r"\w+": ["a", "b1", "x_"],
+    r"\b[ab]+": ["a", "ba"],
+    "(?:x )?": ["", "x "],
+    r"(?:\[\d+\])?": ["", "[1]"],
+    "(?:a:1-|b/1:[ab]?)": ["a:1-", "b/1:", "b/1:a"],
+    "(?>a|ab)": ["a", "ab"],
+    "(?<!b)1b?+": ["1", "1b"],
+    "(.*?)": ["", "a: b", "é"],
+    r'(?:"[^"\\]*+(?:\\.[^"\\]*+)*"|`[^`]*`)': ['"a"', '""', "`b`"],
+    "[+-]?+[1-9]{1,3}": ["1", "-111"],
+    "$": ["", "\n", "\r\n"],
+}
+SIGNS = [": ", '] "', " [", '"', '" ', "-", "/", ":", " "]
+NOISE = st.sampled_from([*SIGNS, "a", "b1", "%", "é", "\n", "\r", "\u2028", "x ", '"b" ', "1: a"])
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> tuple[str, list[str]]:
+    """A pattern like that of a line of a log, and texts that it matches or nearly matches."""
+    first = draw(st.sampled_from([r"\w+", OPEN, *SAMPLES]))
+    parts = [first, *draw(st.lists(st.sampled_from(sorted(SAMPLES)), min_size=1, max_size=5))]
+    signs = draw(st.lists(st.sampled_from(SIGNS), min_size=len(parts) - 1, max_size=len(parts) - 1))
+    texts = []
+    for _ in range(draw(st.integers(1, 6))):
+        pieces = [draw(st.sampled_from(SAMPLES[part])) for part in parts]
+        text = "".join(part for pair in zip(pieces, [*signs, ""], strict=True) for part in pair)
+        if draw(st.booleans()):
+            start = draw(st.integers(0, len(text)))
+            text = text[:start] + draw(NOISE) + text[start + draw(st.integers(0, 3)) :]
+        before, after = draw(st.lists(NOISE, max_size=3)), draw(st.lists(NOISE, max_size=3))
+        texts.append("".join([*before, text, *after]))
+    pattern = "".join(
+        part + re.escape(sign).replace("\\ ", " ") for part, sign in zip(parts, [*signs, ""], strict=True)
+    )
+    return pattern, texts
+
+
+@given(lines())
+def test_no_text_that_matches_is_refused(line: tuple[str, list[str]]) -> None:
+    pattern, texts = line
+    search = Search(parse(pattern))
+    find, find_later = search.find(), search.find(from_start=False)
+    for text in texts:
+        match = search.exact.search(text)
+        row = match and match.groups()
+        assert find(text) == row
+        assert find_later(text) == row
+        assert match is None or search.possible_odd(text)
+
+
+def test_what_is_refused_without_a_search() -> None:
+    pattern = rf'(\w+) {LARGE} \[([1-9]/[ab]{{3}}:\d\d:\d\d) \d+\] "(.*?)" (\d+) ("[^"]*"|`[^`]*`)'
+    search = Search(parse(pattern))
+    text = 'x ab [1/aba:12:34 7] "a b" 200 "-"'
+    assert search.possible(f"x {text}")
+    wrong = [
+        ("/aba", "/abc"),
+        ('" 2', '" x2'),
+        ("x ab", "ab"),
+        ("ab", "ac"),
+        ("12", "1"),
+        ('"-"', '"-'),
+        (" 7]", "]"),
+        (" [", "["),
+    ]
+    for old, new in wrong:
+        assert not search.possible(text.replace(old, new)), new
+
+
 @interruptible
 def _run_away(pattern: re.Pattern[str], text: str) -> object:
     return pattern.match(text)

@@ -7,7 +7,6 @@ body, its metadata and its handle never part.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from copy import deepcopy
 from typing import Any
 
 from penstock.core.handle import Handle, JoinedHandle
@@ -39,7 +38,7 @@ class Meta:
 
     def copy(self) -> Meta:
         """A copy that shares nothing. The external origination time is kept."""
-        return Meta(self.event_type, self.received_ms, deepcopy(self.attributes), self.tags, self.origination_ms)
+        return Meta(self.event_type, self.received_ms, copy_value(self.attributes), self.tags, self.origination_ms)
 
     def __repr__(self) -> str:
         return f"Meta({self.event_type!r}, attributes={self.attributes!r}, tags={sorted(self.tags)!r})"
@@ -82,6 +81,23 @@ class Batch:
     def tag(self, index: int, tags: Iterable[str]) -> None:
         """Add tags to one event."""
         self.meta(index).tags.update(tags)
+
+    def tag_each(self, indices: Iterable[int], tags: Iterable[str]) -> None:
+        """Add the same tags to several events; cheaper than one after the other."""
+        metas, origin, tags = self.metas, self.origin, tuple(tags)
+        tagged, attributes = origin.tags.union(tags), origin.attributes
+        for index in indices:
+            meta = metas[index]
+            if meta is None:
+                metas[index] = Meta(
+                    origin.event_type,
+                    origin.received_ms,
+                    copy_value(attributes) if attributes else None,
+                    tagged,
+                    origin.origination_ms,
+                )
+            else:
+                meta.tags.update(tags)
 
     def promise(self, handle: Handle) -> None:
         """Put every event of this batch, none of which has a handle yet, under `handle`."""

@@ -180,7 +180,7 @@ class TestTypes:
 class TestKeys:
     def test_old_and_new_values_become_a_list(self) -> None:
         config = {"match": {"m": ["%{WORD:a} %{WORD:b} %{INT:n:int}"]}, "keys_to_overwrite": ["b"]}
-        events = [{"m": "x y 2", "a": "w", "b": "w", "n": [0, 1]}, {"m": "x y 2", "a": None}]
+        events: list[dict[str, Any]] = [{"m": "x y 2", "a": "w", "b": "w", "n": [0, 1]}, {"m": "x y 2", "a": None}]
         first, second = run_processor("grok", config, events)
         assert first.body == {"m": "x y 2", "a": ["w", "x"], "b": "y", "n": [0, 1, 2]}
         assert second.body == {"m": "x y 2", "a": [None, "x"], "b": "y", "n": 2}
@@ -302,28 +302,41 @@ class TestConfiguration:
         with pytest.raises(ValidationError, match="No definition for key 'NOPE' found"):
             Config.model_validate({"match": {"m": ["%{NOPE:a}"]}})
 
-    def test_pattern_files_are_read_when_the_first_events_come(self, tmp_path: Path) -> None:
-        config = {
-            "match": {"m": ["%{ID:id} %{LEVEL:level}"]},
-            "patterns_directories": [str(tmp_path / "missing"), str(tmp_path)],
-            "patterns_files_glob": "*.{grok,pat}",
-        }
-        run = build_processor("grok", config)
+    def test_pattern_files_are_read_with_the_options(self, tmp_path: Path) -> None:
         (tmp_path / "a.grok").write_text("# ids\nID   [A-Z]+-%{INT}\n\nLEVEL x\n")
         (tmp_path / "b.pat").write_text("LEVEL (?:LOW|HIGH)\n")
         (tmp_path / "c.txt").write_text("ID nothing\n")
-        batch = run(Batch([{"m": "AB-7 HIGH"}]))
-        assert isinstance(batch, Batch)
-        assert batch.bodies == [{"m": "AB-7 HIGH", "id": "AB-7", "level": "HIGH"}]
+        options = {"patterns_directories": [str(tmp_path)], "patterns_files_glob": "*.{grok,pat}"}
+        assert grok("%{ID:id} %{LEVEL:level}", "AB-7 HIGH", **options) == {"id": "AB-7", "level": "HIGH"}
 
-    def test_a_pattern_that_no_file_defines(self, tmp_path: Path) -> None:
-        run = build_processor("grok", {"match": {"m": ["%{ID:id}"]}, "patterns_directories": [str(tmp_path)]})
-        with pytest.raises(ConfigError, match="Invalid regular expression pattern in match: m"):
-            run(Batch([{"m": "x"}]))
+    def test_a_directory_that_cannot_be_read_is_logged_at_start(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        missing = str(tmp_path / "missing")
+        assert grok("%{INT:n}", "7", patterns_directories=[missing]) == {"n": "7"}
+        (record,) = caplog.records
+        assert record.levelname == "ERROR"
+        assert record.getMessage().startswith(f"The pattern directory {missing} cannot be read: ")
+
+    @pytest.mark.parametrize(
+        ("definition", "why"),
+        [("", "No definition for key 'ID' found"), ("ID (", "Unclosed group"), ("ID %{ID}", "Deep recursion")],
+    )
+    def test_what_is_wrong_with_pattern_files_is_found_without_building(
+        self, tmp_path: Path, definition: str, why: str
+    ) -> None:
+        (tmp_path / "ids").write_text(f"{definition}\n")
+        directories = [str(tmp_path), str(tmp_path / "missing")]
+        with pytest.raises(ValidationError) as caught:
+            Config.model_validate({"match": {"m": ["%{ID:id}"]}, "patterns_directories": directories})
+        message = str(caught.value)
+        assert "Invalid regular expression pattern in match: m (" in message
+        assert why in message
+        assert f"The pattern directory {directories[1]} cannot be read" in message
 
     def test_braces_in_globs(self) -> None:
         assert expand_braces("{a,b}*.{c,d}") == ["a*.c", "a*.d", "b*.c", "b*.d"]
-        with pytest.raises(ConfigError):
+        with pytest.raises(ValueError, match="more than 1000 globs"):
             expand_braces("{a,b}" * 20)
 
     def test_a_key_without_patterns_matches_nothing(self) -> None:
@@ -379,6 +392,28 @@ def test_a_compiled_pattern_finds_what_its_definition_says(name: str, texts: lis
                 for field, value in zip(compiled.fields, expected.groups(), strict=True)
             ]
             assert list(row) == clean
+
+
+NEAR = {
+    "%{COMBINEDAPACHELOG}": [LINE, SAMPLES[1], f"x: {LINE}", LINE[:60] + LINE],
+    "%{COMMONAPACHELOG}": [LINE, SAMPLES[1], LINE[:30] + LINE],
+    "%{SYSLOGLINE}": [SAMPLES[2], "2024-02-29T23:59:60,123+01:00 db-1 su: a: b", SAMPLES[2][:30] + " x: " + SAMPLES[2]],
+}
+
+
+@pytest.mark.parametrize("pattern", sorted(NEAR))
+@given(data=st.data())
+def test_lines_that_nearly_match_are_told_from_those_that_do(pattern: str, data: st.DataObject) -> None:
+    plain, compiled = _plain(pattern[2:-1]), _compiled(pattern)
+    text = data.draw(st.sampled_from(NEAR[pattern]))
+    for _ in range(data.draw(st.integers(1, 3))):
+        start, end = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 3))
+        text = text[:start] + data.draw(st.sampled_from(["", *PIECES])) + text[start + end :]
+    expected, row = plain.search(text), compiled.find(text)
+    assert (row is None) == (expected is None)
+    if row is not None and expected is not None:
+        clean = [value and unquote(value) for value in expected.groups()[1:]]
+        assert list(row) == clean
 
 
 HOSTS = st.sampled_from(["1.2.3.4", "a.example.org.", "x-", "-x", "a..b", "a.-b", "fe80::1", "1:2", "::", "h" * 64])

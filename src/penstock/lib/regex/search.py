@@ -1,13 +1,14 @@
 """Searches that refuse most texts cheaply.
 
 A backtracking search tries every position; where the pattern begins like a word, that costs a text that does not match
-many times what a match costs. Four things that follow from the pattern come before it:
+many times what a match costs. Five things that follow from the pattern come before it:
 
 1. a text that a match must contain is looked for (`in`, a few ten nanoseconds);
 2. the beginning of the text is tried: most patterns describe whole lines;
-3. the rest of the pattern, from its first telling text on, is tried where that text stands, and behind it the
-   beginning of the pattern from right to left;
-4. only then every position is, and only those where one of the first characters stands when these are rare.
+3. the rare characters that a match must contain are counted, and a short piece of it is looked for;
+4. what comes before the first telling text of the pattern is tried from right to left where that text stands, and the
+   rest of the pattern from there on;
+5. only then every position is, and only those where one of the first characters stands when these are rare.
 """
 
 from __future__ import annotations
@@ -19,16 +20,15 @@ from functools import cached_property
 from penstock.core.timelimit import interruptible
 from penstock.lib.regex.charset import NOTHING, CharSet
 from penstock.lib.regex.emit import Keep, has_odd_line_ends, line_sensitive, starts, to_python
+from penstock.lib.regex.necessary import flat, guard, looser, scarce, windows, without
 from penstock.lib.regex.parse import RegexError
 from penstock.lib.regex.tree import (
     At,
-    Atomic,
     Chars,
     Group,
     Look,
     Node,
     Repeat,
-    Seq,
     backwards,
     groups,
     nullable,
@@ -58,7 +58,7 @@ class Search:
         captured = [group for group in groups(node) if self._keep(group)]
         self._wanted = [place for place, group in enumerate(captured) if keep(group)]
         self._all_wanted = len(self._wanted) == len(captured)
-        self._items = _flat(node)
+        self._items = flat(node)
         self.literal = _gate(self._items)
         """A text without which nothing matches; empty when none is known."""
         self.sensitive = line_sensitive(node)
@@ -84,32 +84,88 @@ class Search:
         return _compile(f"{first.pattern()}(?<=(?={self.plain.pattern})(?s:.))")
 
     @cached_property
-    def rest(self) -> re.Pattern[str] | None:
-        """The pattern from its first telling text on, which `re` finds faster than it tries each position."""
-        if self._pivot is None:
-            return None
-        return _compile(to_python(seq(self._items[self._pivot[0] :]), keep=lambda group: False, plain=True))
+    def possible(self) -> Callable[[str], bool]:
+        """Whether a text without odd line ends can match: True also where that takes too long to say."""
+        return self._possible(plain=True)
 
     @cached_property
-    def head_backwards(self) -> re.Pattern[str]:
-        """What comes before `rest`, for the reversed text before it; lets more through than can match."""
-        assert self._pivot is not None
-        return _compile(to_python(backwards(seq(self._items[: self._pivot[0]])), plain=True))
+    def possible_odd(self) -> Callable[[str], bool]:
+        """`possible` for every text."""
+        return self._possible(plain=False) if self.sensitive else self.possible
 
-    def possible(self, text: str) -> bool:
-        """Whether the two halves of the pattern match beside each other; True also where that takes too long to say."""
-        rest, at = self.rest, 0
-        if rest is None:
-            return True
-        for _ in range(PIVOTS_TRIED_MAX):
-            found = rest.search(text, at)
-            if found is None:
+    def _possible(self, *, plain: bool) -> Callable[[str], bool]:
+        beside = None if self._pivot is None else self._halves_beside(*self._pivot, plain=plain)
+        pieces = [
+            [_compile(to_python(piece, keep=_no_group, plain=plain)).search for piece in choice]
+            for choice in windows(self._items, self._pivot)
+        ]
+        rare, least = scarce(self._node)
+
+        def times(text: str, char: str) -> int:
+            """How often, up to `least`; in long texts much faster than `count`, which looks at every character."""
+            at = -1
+            for found in range(least):
+                at = text.find(char, at + 1)
+                if at < 0:
+                    return found
+            return least
+
+        @interruptible
+        def possible(text: str) -> bool:
+            if rare:
+                found = 0
+                for char in rare:
+                    found += times(text, char)
+                    if found >= least:
+                        break
+                else:
+                    return False
+            for choice in pieces:
+                for search in choice:
+                    if search(text) is not None:
+                        break
+                else:
+                    return False
+            return beside is None or beside(text)
+
+        return possible
+
+    def _halves_beside(self, place: int, pivot: str, *, plain: bool) -> Callable[[str], bool]:
+        """Whether what comes before the pivot stands before it, and the rest of the pattern there."""
+        head, tail = self._items[:place], self._items[place:]
+        after = [Chars(CharSet.of(char)) for char in pivot]
+
+        def before_pivot(items: list[Node]) -> Callable[..., re.Match[str] | None]:
+            """For the reversed text; lets more through than can match."""
+            return _compile(to_python(backwards(seq([*looser(items), *after])), plain=plain)).search
+
+        char = guard(seq(head))
+        simple = without(seq(head), char) if char else None
+        in_all = before_pivot(head)
+        in_most = before_pivot(flat(simple)) if simple else in_all  # texts without `char`
+        rest = None if _always_matches(tail, pivot) else _compile(to_python(seq(tail), keep=_no_group, plain=plain))
+        match = None if rest is None else rest.match
+        width = len(pivot)
+
+        @interruptible
+        def beside(text: str) -> bool:
+            end = text.rfind(pivot) + width
+            if end < width:
                 return False
-            at = found.start()
-            if self.head_backwards.match(text[:at][::-1]):
-                return True
-            at += 1
-        return True
+            before, at = text[:end], 0
+            search = in_all if char in before else in_most
+            turned = before[::-1]
+            for _ in range(PIVOTS_TRIED_MAX):
+                found = search(turned, at)
+                if found is None:
+                    return False
+                at = found.start()
+                if match is None or match(text, end - at - width):
+                    return True
+                at += 1
+            return True
+
+        return beside
 
     def find(self, *, from_start: bool = True) -> Callable[[str], Row | None]:
         """A function that gives the groups of the first match, None when there is none.
@@ -127,14 +183,12 @@ class Search:
         def find(text: str) -> Row | None:
             if sign not in text or literal not in text:
                 return None
-            if sensitive and ("\r" in text or not text.isascii()) and has_odd_line_ends(text):
-                found = compiled.exact.search(text)
-                return None if found is None else found.groups()
-            found = match(text)
+            odd = sensitive and ("\r" in text or not text.isascii()) and has_odd_line_ends(text)
+            found = compiled.exact.match(text) if odd else match(text)
             if found is None:
-                if not compiled.possible(text):
+                if not (compiled.possible_odd if odd else compiled.possible)(text):
                     return None
-                found = compiled.anywhere.search(text)
+                found = compiled.exact.search(text) if odd else compiled.anywhere.search(text)
                 if found is None:
                     return None
             return found.groups()
@@ -161,6 +215,17 @@ def can_start_with(node: Node, chars: str) -> bool:
     return bool(starts(node, NOTHING, through=True) & CharSet.of(chars))
 
 
+def _no_group(group: Group) -> bool:
+    return False
+
+
+def _always_matches(items: list[Node], text: str) -> bool:
+    """Whether a sequence that starts with `text` matches wherever this text stands."""
+    if not all(isinstance(item, Chars) for item in items[: len(text)]):
+        return False  # a place between two characters
+    return all(isinstance(item, Repeat) and item.least == 0 for item in items[len(text) :])
+
+
 def _never(text: str) -> None:
     return None
 
@@ -170,19 +235,6 @@ def _compile(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         raise RegexError(f"This regular expression cannot be compiled ({error})", pattern, 0) from None
-
-
-def _flat(node: Node) -> list[Node]:
-    """The node as a sequence; groups and atomic groups dissolve, which can only let more texts match."""
-    match node:
-        case Seq(items):
-            return [part for item in items for part in _flat(item)]
-        case Group(item) | Atomic(item):
-            return _flat(item)
-        case Repeat(item, 1, 1):
-            return _flat(item)
-        case _:
-            return [node]
 
 
 def _texts(items: list[Node]) -> list[tuple[int, str]]:
@@ -211,7 +263,7 @@ def _gate(items: list[Node]) -> str:
     texts = _texts(items)
     for item in items:
         if isinstance(item, Repeat) and item.least:
-            texts += _texts(_flat(item.item))
+            texts += _texts(flat(item.item))
     best = max((text for _, text in texts), key=_rarity, default="")
     return best if _rarity(best) >= GATE_RARITY_MIN else ""
 

@@ -49,7 +49,8 @@ class Config(sdk.PluginConfig):
     pattern_definitions: dict[str, str] = Field(default_factory=dict)
     """Further patterns by name; they win over the library."""
     patterns_directories: list[str] = Field(default_factory=list)
-    """Directories with pattern files, one `NAME pattern` a line, read at start."""
+    """Directories with pattern files, one `NAME pattern` a line, read when the options are checked. One that cannot be
+    read is logged at start and left out."""
     patterns_files_glob: str = "*"
     """Which files in the directories are read: `*`, `?`, `[a-z]` and `{a,b}` as in Java's globs."""
     timeout_millis: Annotated[int, Field(ge=0, le=2**31 - 1)] = 30_000
@@ -64,34 +65,23 @@ class Config(sdk.PluginConfig):
     grok_when: sdk.When = sdk.ALWAYS
     """Only events that match this expression are handled."""
     _compiled: list[tuple[sdk.Key, list[Pattern]]] = PrivateAttr(default_factory=list)
+    _unread: list[str] = PrivateAttr(default_factory=list)
 
     @model_validator(mode="after")
     def _compile_patterns(self) -> Self:
         keys = {text: event_key(text) for text in self.match}
-        if not self.patterns_directories:  # otherwise the patterns may be in files, and checking reads none
-            self._compiled = _compile(self, keys, {})
+        definitions, self._unread = read_directories(self.patterns_directories, self.patterns_files_glob)
+        try:
+            self._compiled = _compile(self, keys, definitions)
+        except ValueError as error:  # perhaps because of a definition in a file that could not be read
+            raise ValueError("; ".join([str(error), *self._unread])) from None
         return self
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
-    if not config.patterns_directories:
-        return _Grok(config, ctx, config._compiled).run
-    later: list[_Grok] = []
-
-    def run(batch: sdk.Batch) -> sdk.Batch:
-        if not later:  # only now: building reads no files
-            later.append(_Grok(config, ctx, _with_files(config, ctx)))
-        return later[0].run(batch)
-
-    return run
-
-
-def _with_files(config: Config, ctx: sdk.Context) -> list[tuple[sdk.Key, list[Pattern]]]:
-    definitions = read_directories(config.patterns_directories, config.patterns_files_glob, ctx.log)
-    try:
-        return _compile(config, {text: event_key(text) for text in config.match}, definitions)
-    except ValueError as error:
-        raise sdk.ConfigError(str(error)) from None
+    for problem in config._unread:
+        ctx.log.error(problem)
+    return _Grok(config, ctx, config._compiled).run
 
 
 def _compile(config: Config, keys: dict[str, sdk.Key], more: dict[str, str]) -> list[tuple[sdk.Key, list[Pattern]]]:
@@ -154,8 +144,8 @@ class _Grok:
         begin = self._ctx.clock.monotonic()
         missed: list[int] = []
         timeouts = self._run_limited(bodies, missed)
-        for place in missed if self._config.tags_on_match_failure else ():
-            batch.tag(chosen[place], self._config.tags_on_match_failure)
+        if missed and self._config.tags_on_match_failure:
+            batch.tag_each([chosen[place] for place in missed], self._config.tags_on_match_failure)
         self._mismatches.add(len(missed))
         self._matches.add(len(bodies) - len(missed) - timeouts - self._failed)
         if bodies:

@@ -60,7 +60,7 @@ class CommonForm:
 _HEAD = (
     r"([0-9A-Za-z:][0-9A-Za-z.:-]{0,62}+) ([a-zA-Z0-9._-]{1,256}+) ([a-zA-Z0-9._-]{1,256}+)"
     r" \[(.{17}:[0-5][0-9] [+-][0-9]{4})\]"
-    r' "([A-Za-z]{1,32}+) ([^\x09-\x0d "\'][^\x09-\x0d ]*+) HTTP/([0-9]\.[0-9])" ([0-9]++) (?:([0-9]++)|-)(?![0-9.])'
+    r' "([A-Za-z]{1,32}+) ([^\x09-\x0d "\'][^ ]*+) HTTP/([0-9]\.[0-9])" ([0-9]++) (?:([0-9]++)|-)(?![0-9.])'
 )
 _QUOTED = r'("[^"\\]*+(?:\\[ -~][^"\\]*+)*")'
 _MINUTE = re.compile(
@@ -87,7 +87,7 @@ def _unquote(text: str) -> str:
 
 _HEAD_IS_COMMON = (
     "(v3[:17] in minutes or is_minute(v3[:17]))"
-    ' and ".." not in v0 and ".-" not in v0 and (":" not in v0 or is_ipv6(v0))'
+    ' and v5.isprintable() and ".." not in v0 and ".-" not in v0 and (":" not in v0 or is_ipv6(v0))'
 )
 _NAMES: dict[str, Any] = {
     "minutes": _minutes,
@@ -106,7 +106,7 @@ COMMON_FORMS: dict[str, CommonForm] = {
         names=_NAMES,
     ),
     "%{COMBINEDAPACHELOG}": CommonForm(
-        re.compile(rf'{_HEAD} (?:"([^"]*+)" "([^"]*+)(?<!\\)"|{_QUOTED} {_QUOTED})'),
+        re.compile(rf'{_HEAD} (?:"([^"]*+)" "([^"]*+)(?<!\\)"|(?=[^\\]*+\\){_QUOTED} {_QUOTED})'),
         "v0, v1, v2, v3, v4, v5, v6, v8, v9, v10, v11, quoted_10, quoted_11",
         rf'{_HEAD_IS_COMMON} and (v10 is None or "\\" not in v10 and "\\" not in v11)',
         finish=("if v10 is None: v10, v11 = unquote(quoted_10), unquote(quoted_11)",),
