@@ -87,13 +87,28 @@ class Output:
     def handle(self, on_done: Any = None) -> sdk.Handle:
         return sdk.Handle(on_done)
 
-    def write_now(self, batch: sdk.Batch, size_bytes: int) -> bool:
-        return self._failure is None and self.buffer.write_now(batch, size_bytes)
+    def write_now(self, batch: sdk.Batch, size_bytes: int, *, reserved: bool = False) -> bool:
+        return self._failure is None and self.buffer.write_now(batch, size_bytes, reserved=reserved)
 
-    async def write(self, batch: sdk.Batch, size_bytes: int, timeout_s: float | None = None) -> None:
+    async def write(
+        self, batch: sdk.Batch, size_bytes: int, timeout_s: float | None = None, *, reserved: bool = False
+    ) -> None:
         if self._failure is not None:
             raise self._failure
-        await self.buffer.write(batch, size_bytes, timeout_s)
+        await self.buffer.write(batch, size_bytes, timeout_s, reserved=reserved)
+
+    def reserve_now(self, size_bytes: int) -> bool:
+        return self.buffer.reserve_now(size_bytes)
+
+    async def reserve(self, size_bytes: int, timeout_s: float | None = None) -> None:
+        await self.buffer.reserve(size_bytes, timeout_s)
+
+    def give_back(self, size_bytes: int) -> None:
+        self.buffer.give_back(size_bytes)
+
+    def set_aside(self, size_bytes: int) -> None:
+        self.buffer.set_aside(size_bytes)
+        self.bytes_max = self.buffer.bytes_max
 
     async def events(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         self.buffer.close()

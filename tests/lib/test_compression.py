@@ -168,3 +168,9 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         compression.check("zstd")
     compression.check("gzip")
     compression.check("none")
+
+
+@pytest.mark.parametrize("count", [0, 1, 64, 65, 1000])
+def test_parts_are_compressed_as_if_they_were_joined(count: int) -> None:
+    parts = [b"%d," % number * 50 for number in range(count)]
+    assert gzip.decompress(compression.gzip_joined(parts)) == b"".join(parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -480,6 +479,58 @@ def test_all_bodies_together_are_bounded() -> None:
     run(scenario)
 
 
+def test_bodies_beyond_the_memory_are_left_with_their_clients_and_read_one_after_the_other() -> None:
+    body = b"x" * 1_500_000
+    count = 6
+    most = 0
+
+    async def scenario() -> None:
+        async def keep_a_while(request: Request) -> Response:
+            nonlocal most
+            most = max(most, server.buffered_bytes)
+            size = len(request.body)
+            await asyncio.sleep(0.01)
+            request.free_body()
+            await asyncio.sleep(0.01)
+            return Response(200, str(size))
+
+        limits = {"reading_bytes_max": 1_000_000, "buffered_bytes_max": 100_000_000}
+        async with serving(keep_a_while, **limits) as server, contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(Client.of(server)) for _ in range(count)]
+            framed = [post(body), b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"]
+            framed[1] += b"16e360\r\n" + body + b"\r\n0\r\n\r\n"
+            for _ in range(2):
+                sending = [asyncio.create_task(client.send(framed[n % 2])) for n, client in enumerate(clients)]
+                answers = await asyncio.gather(*(client.answer() for client in clients))
+                assert [answer[::2] for answer in answers] == [(200, b"1500000")] * count
+                await asyncio.gather(*sending)
+            assert 1_500_000 <= most < 1_000_000 + 1_500_000 + count * 300_000
+
+    run(scenario, uvloop_too=True)
+
+
+def test_clients_that_leave_or_dawdle_make_room_for_those_that_wait() -> None:
+    async def scenario() -> None:
+        limits = {"reading_bytes_max": 100_000, "buffered_bytes_max": 10_000_000, "read_timeout_s": 0.3}
+        async with serving(**limits) as server:
+            async with Client.of(server) as dawdler, Client.of(server) as leaver, Client.of(server) as patient:
+                await dawdler.send(post(b"x" * 500_000)[:-1])
+                await leaver.send(post(b"y" * 3_000_000)[:300_000])
+                sending = asyncio.create_task(patient.send(post(b"z" * 3_000_000)))
+                await asyncio.sleep(0.05)
+                assert server.buffered_bytes < 2_000_000, "the third is not read to its end"
+                leaver.writer.close()
+                assert (await dawdler.answer())[0] == 408
+                assert (await patient.answer())[0] in (200, 408)
+                with contextlib.suppress(ConnectionError):
+                    await sending
+            async with Client.of(server) as last:
+                await last.send(post(b"w" * 3_000_000))
+                assert (await last.answer())[0] == 200
+
+    run(scenario, uvloop_too=True)
+
+
 def test_a_failing_handler_answers_500_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     async def fail_later(request: Request) -> Response:
         raise ValueError("later")
@@ -593,35 +644,14 @@ def test_a_port_in_use_is_an_error() -> None:
         async with serving() as server:
             with pytest.raises(OSError):
                 await HttpServer(echo, host="127.0.0.1", port=server.port).start()
+            both = [HttpServer(echo, host="127.0.0.1", port=0, reuse_port=True)]
+            await both[0].start()
+            both.append(HttpServer(echo, host="127.0.0.1", port=both[0].port, reuse_port=True))
+            await both[1].start()
+            for one in both:
+                await one.stop()
 
     run(scenario)
-
-
-def test_servers_that_share_a_port_answer_what_is_queued_before_they_close() -> None:
-    async def scenario() -> None:
-        ports: list[int] = []
-
-        async def share(host: str, port: int) -> int:
-            return ports[0] if ports else port
-
-        both = [HttpServer(echo, host="127.0.0.1", port=0, share_port=share) for _ in range(2)]
-        for one in both:
-            await one.start()
-            ports.append(one.port)
-        assert ports[0] == ports[1]
-        # The handshakes end in the kernel: the requests are there before any of the servers has had a turn.
-        clients = [socket.create_connection(("127.0.0.1", ports[0])) for _ in range(20)]
-        for client in clients:
-            client.sendall(post(b"queued"))
-        await both[0].stop(5)
-        for client in clients:
-            client.settimeout(10)
-            answer = await asyncio.to_thread(client.recv, 65536)
-            assert answer.startswith(b"HTTP/1.1 200"), answer
-            client.close()
-        await both[1].stop(5)
-
-    run(scenario, uvloop_too=True)
 
 
 def test_a_response_header_cannot_break_out() -> None:

@@ -361,6 +361,9 @@ def _listen_to_signals(stop: Callable[[], None], stop_at_once: Callable[[], None
 
 def settle_memory() -> None:
     """What exists now stays; collect young objects rarely, as events are trees that die by reference count."""
+    from penstock.runtime.memory import give_back_large_blocks
+
+    give_back_large_blocks()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

@@ -482,14 +482,35 @@ class PipelineOutput:
         for handle in list(self._promises):
             handle.expire()
 
-    def write_now(self, batch: Batch, size_bytes: int) -> bool:
-        _promised(batch)
-        return not len(batch) or self._buffer.write_now(batch, size_bytes)
-
-    async def write(self, batch: Batch, size_bytes: int, timeout_s: float | None = None) -> None:
+    def write_now(self, batch: Batch, size_bytes: int, *, reserved: bool = False) -> bool:
         _promised(batch)
         if len(batch):
-            await self._buffer.write(batch, size_bytes, timeout_s)
+            return self._buffer.write_now(batch, size_bytes, reserved=reserved)
+        if reserved:
+            self._buffer.give_back(size_bytes)
+        return True
+
+    async def write(
+        self, batch: Batch, size_bytes: int, timeout_s: float | None = None, *, reserved: bool = False
+    ) -> None:
+        _promised(batch)
+        if len(batch):
+            await self._buffer.write(batch, size_bytes, timeout_s, reserved=reserved)
+        elif reserved:
+            self._buffer.give_back(size_bytes)
+
+    def reserve_now(self, size_bytes: int) -> bool:
+        return self._buffer.reserve_now(size_bytes)
+
+    async def reserve(self, size_bytes: int, timeout_s: float | None = None) -> None:
+        await self._buffer.reserve(size_bytes, timeout_s)
+
+    def give_back(self, size_bytes: int) -> None:
+        self._buffer.give_back(size_bytes)
+
+    def set_aside(self, size_bytes: int) -> None:
+        self._buffer.set_aside(size_bytes)
+        self.bytes_max = self._buffer.bytes_max
 
 
 def _promised(batch: Batch) -> None:

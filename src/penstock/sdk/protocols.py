@@ -41,15 +41,31 @@ class Output(Protocol):
     def handle(self, on_done: Callable[[bool], None] | None = None) -> Handle:
         """A new promise. `promise` the batches with it, write them, then `seal` it."""
 
-    def write_now(self, batch: Batch, size_bytes: int) -> bool:
-        """Write if there is room at once. False: nothing was written, use `write`."""
+    def write_now(self, batch: Batch, size_bytes: int, *, reserved: bool = False) -> bool:
+        """Write if there is room at once. False: nothing was written, use `write`; what was reserved still is."""
 
-    async def write(self, batch: Batch, size_bytes: int, timeout_s: float | None = None) -> None:
+    async def write(
+        self, batch: Batch, size_bytes: int, timeout_s: float | None = None, *, reserved: bool = False
+    ) -> None:
         """Wait for room, then write the whole batch or nothing. Ownership of the events passes on.
 
-        `size_bytes` is the size of the events as they arrived. Events without a handle get one that nobody hears.
-        Raises `BufferFull` after `timeout_s`, `BufferTooSmall` at once. A cancelled write left nothing behind.
+        `size_bytes` is about what the events take in memory, their size as they arrived or more. With `reserved` these
+        bytes were reserved; that ends with this call, whatever becomes of it. Events without a handle get one that
+        nobody hears. Raises `BufferFull` after `timeout_s`, `BufferTooSmall` at once. A cancelled write left nothing
+        behind.
         """
+
+    def reserve_now(self, size_bytes: int) -> bool:
+        """Reserve room for events that are still to be read if there is room at once: `write` them or `give_back`."""
+
+    async def reserve(self, size_bytes: int, timeout_s: float | None = None) -> None:
+        """Wait for room and reserve it. Raises as `write` does."""
+
+    def give_back(self, size_bytes: int) -> None:
+        """What was reserved is not needed after all."""
+
+    def set_aside(self, size_bytes: int) -> None:
+        """Take that many bytes off `bytes_max`: the source holds as many of what it reads. Replaces an earlier call."""
 
 
 class Source(Protocol):
@@ -74,9 +90,19 @@ class Buffer(Protocol):
     events_max: int
     bytes_max: int
 
-    def write_now(self, batch: Batch, size_bytes: int) -> bool: ...
+    def write_now(self, batch: Batch, size_bytes: int, *, reserved: bool = False) -> bool: ...
 
-    async def write(self, batch: Batch, size_bytes: int, timeout_s: float | None = None) -> None: ...
+    async def write(
+        self, batch: Batch, size_bytes: int, timeout_s: float | None = None, *, reserved: bool = False
+    ) -> None: ...
+
+    def reserve_now(self, size_bytes: int) -> bool: ...
+
+    async def reserve(self, size_bytes: int, timeout_s: float | None = None) -> None: ...
+
+    def give_back(self, size_bytes: int) -> None: ...
+
+    def set_aside(self, size_bytes: int) -> None: ...
 
     async def read(self) -> Load | None:
         """The next events, as soon as there are any; None when the buffer is closed and empty."""

@@ -157,3 +157,100 @@ def test_cancelled_and_timed_out_writers_never_lose_or_make_room(seed: int) -> N
         assert buffer._events == buffer._bytes == buffer._granted == 0
 
     run_virtual(run())
+
+
+def test_bytes_can_be_reserved_before_the_events_are_known() -> None:
+    async def run() -> None:
+        buffer = buffer_of(buffer_size=10, bytes_max=100)
+        buffer.set_aside(40)
+        assert buffer.bytes_max == 60
+        assert buffer.reserve_now(50)
+        assert not buffer.reserve_now(11)
+        assert not buffer.write_now(batch_of(1), 11)
+        with pytest.raises(BufferFull, match="for 11 bytes"):
+            await buffer.reserve(11, 1)
+        with pytest.raises(BufferTooSmall):
+            await buffer.reserve(61)
+        assert buffer.write_now(batch_of(2), 50, reserved=True)
+        load = await buffer.read()
+        assert (load.events, load.size_bytes) == (2, 50)
+        waiting = asyncio.create_task(buffer.reserve(60))
+        await asyncio.sleep(0)
+        buffer.done(load)
+        await waiting
+        buffer.give_back(60)
+        assert buffer.write_now(batch_of(10), 60)
+
+    run_virtual(run())
+
+
+def test_who_has_bytes_gets_its_events_before_those_who_have_not() -> None:
+    async def run() -> None:
+        buffer = buffer_of(buffer_size=10, bytes_max=100)
+        assert buffer.write_now(batch_of(8), 10)
+        assert buffer.reserve_now(80)
+        order: list[str] = []
+
+        async def write(name: str, count: int, size: int, *, reserved: bool = False) -> None:
+            await buffer.write(batch_of(count), size, None, reserved=reserved)
+            order.append(name)
+
+        large = asyncio.create_task(write("large", 20, 80))
+        with pytest.raises(BufferTooSmall):
+            await large
+        blocked = asyncio.create_task(write("blocked by bytes", 1, 30))
+        await asyncio.sleep(0)
+        admitted = asyncio.create_task(write("admitted", 5, 80, reserved=True))
+        await asyncio.sleep(0)
+        assert order == [], "five events do not fit beside eight"
+        buffer.done(await buffer.read())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert order == ["admitted"], "the others would wait for its bytes for ever"
+        buffer.done(await buffer.read())
+        await asyncio.gather(admitted, blocked)
+        assert order == ["admitted", "blocked by bytes"]
+
+    run_virtual(run())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_becomes_of_writers_and_reservations_all_room_comes_back(seed: int) -> None:
+    chance = random.Random(seed)
+
+    async def run() -> None:
+        buffer = buffer_of(buffer_size=20, bytes_max=100, batch_size=5)
+
+        async def client() -> None:
+            for _ in range(20):
+                events, size = chance.randint(1, 12), chance.randint(1, 60)
+                try:
+                    if chance.random() < 0.5:
+                        await buffer.write(batch_of(events), size, chance.choice([None, 0.5]))
+                        continue
+                    await buffer.reserve(size, chance.choice([None, 0.5]))
+                    if chance.random() < 0.2:
+                        buffer.give_back(size)
+                        continue
+                    if not buffer.write_now(batch_of(events), size, reserved=True):
+                        await buffer.write(batch_of(events), size, chance.choice([None, 0.5]), reserved=True)
+                except BufferFull:
+                    pass
+
+        async def sink() -> None:
+            while (load := await buffer.read()) is not None:
+                await asyncio.sleep(chance.random())
+                buffer.done(load)
+
+        reading = asyncio.create_task(sink())
+        clients = [asyncio.create_task(client()) for _ in range(6)]
+        await asyncio.sleep(3)
+        clients[0].cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+        buffer.close()
+        await reading
+        assert (buffer._events, buffer._bytes, buffer._queued, buffer._granted) == (0, 0, 0, 0)
+        assert not buffer._writers
+        assert not buffer._admitted
+
+    run_virtual(run())

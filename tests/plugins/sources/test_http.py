@@ -61,12 +61,33 @@ class Output:
     def handle(self, on_done: Callable[[bool], None] | None = None) -> sdk.Handle:
         return sdk.Handle(on_done)
 
-    def write_now(self, batch: sdk.Batch, size_bytes: int) -> bool:
-        return not len(batch) or self.buffer.write_now(batch, size_bytes)
-
-    async def write(self, batch: sdk.Batch, size_bytes: int, timeout_s: float | None = None) -> None:
+    def write_now(self, batch: sdk.Batch, size_bytes: int, *, reserved: bool = False) -> bool:
         if len(batch):
-            await self.buffer.write(batch, size_bytes, timeout_s)
+            return self.buffer.write_now(batch, size_bytes, reserved=reserved)
+        if reserved:
+            self.buffer.give_back(size_bytes)
+        return True
+
+    async def write(
+        self, batch: sdk.Batch, size_bytes: int, timeout_s: float | None = None, *, reserved: bool = False
+    ) -> None:
+        if len(batch):
+            await self.buffer.write(batch, size_bytes, timeout_s, reserved=reserved)
+        elif reserved:
+            self.buffer.give_back(size_bytes)
+
+    def reserve_now(self, size_bytes: int) -> bool:
+        return self.buffer.reserve_now(size_bytes)
+
+    async def reserve(self, size_bytes: int, timeout_s: float | None = None) -> None:
+        await self.buffer.reserve(size_bytes, timeout_s)
+
+    def give_back(self, size_bytes: int) -> None:
+        self.buffer.give_back(size_bytes)
+
+    def set_aside(self, size_bytes: int) -> None:
+        self.buffer.set_aside(size_bytes)
+        self.bytes_max = self.buffer.bytes_max
 
     async def read(self, *, ok: bool = True) -> sdk.Batch:
         load = await asyncio.wait_for(self.buffer.read(), 5)
@@ -96,8 +117,10 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(buffer_size: int = 12800, client_tls: Any = None, **options: Any) -> AsyncIterator[Running]:
-    ctx = sdk.Context("logs", "http", kind="source")
+async def running(
+    buffer_size: int = 12800, client_tls: Any = None, buffer_bytes_max: int = 64 * 1024 * 1024, **options: Any
+) -> AsyncIterator[Running]:
+    ctx = sdk.Context("logs", "http", kind="source", buffer_bytes_max=buffer_bytes_max)
     output = Output(ctx, buffer_size)
     config = config_of(**options)
     source = http.build(config, ctx)
@@ -322,6 +345,52 @@ def test_above_the_capacity_of_the_buffer() -> None:
         async with running(buffer_size=2) as http_source:
             assert await http_source.status([{}] * 3) == (413, "Buffer capacity too small for the number of records: 3")
             assert (await http_source.post([{}] * 2)).status == 200
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kind", ["none", "gzip"])
+@pytest.mark.parametrize("acknowledgments", [False, True])
+def test_bodies_wait_for_room_in_bytes_as_they_came(kind: str, acknowledgments: bool) -> None:
+    events = [{"n": n, "text": "x" * 1000} for n in range(400)]
+    plain = json.dumps(events).encode()
+    body = gzip.compress(plain) if kind == "gzip" else plain
+
+    async def scenario() -> None:
+        options = {"buffer_bytes_max": 1_200_000, "compression": kind, "acknowledgments": acknowledgments}
+        async with running(**options) as http_source:
+            buffer = http_source.output.buffer
+            waiting = [asyncio.create_task(http_source.post(body)) for _ in range(4)]
+            await asyncio.sleep(0.3)
+            assert [task.done() for task in waiting].count(True) == (0 if acknowledgments else 1)
+            assert buffer._queued == 400
+            assert http_source.source._server is not None
+            assert http_source.source._server.buffered_bytes == 3 * len(body), "three wait, not decoded"
+            for _ in range(4):
+                assert len(await http_source.output.read()) == 400
+            assert [(await task).status for task in waiting] == [200] * 4
+            assert buffer._bytes == 0
+            assert (await http_source.post(gzip.compress(b"[1") if kind == "gzip" else b"[1")).status == 400
+            too_much = json.dumps([{"text": "x" * 1_200_001}]).encode()
+            assert (await http_source.post(gzip.compress(too_much) if kind == "gzip" else too_much)).status == 413
+            assert buffer._bytes == 0
+
+    run(scenario)
+
+
+def test_what_waits_for_room_in_bytes_is_refused_in_time() -> None:
+    body = json.dumps([{"text": "x" * 1000}] * 400).encode()
+
+    async def scenario() -> None:
+        async with running(buffer_bytes_max=1_200_000, request_timeout=400) as http_source:
+            assert (await http_source.post(body)).status == 200
+            assert (await http_source.post(body)).status == 408
+            assert (await http_source.post(body[:-1])).status == 408, "nobody looks at it before there is room"
+            await http_source.output.read()
+            assert (await http_source.post(body[:-1])).status == 400
+            assert (await http_source.post(body)).status == 200
+            await http_source.output.read()
+            assert http_source.output.buffer._bytes == 0
 
     run(scenario)
 

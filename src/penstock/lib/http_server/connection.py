@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _RECEIVE_BYTES = 256 * 1024
 _CHUNKS_MAX = 256
+_CHUNKS_BYTES = 1024 * 1024
 _ANSWERS_MAX = 64
 _ANSWER_BYTES = 16 * 1024
 _LINGER_S = 2.0
@@ -127,9 +128,7 @@ class Shared:
     def admit(self) -> None:
         """Read on from those that wait, as far as memory goes."""
         limit = self.limits.reading_bytes_max
-        while self.waiting and (
-            self.buffered_bytes <= limit or (self.favourite is None and self.held_bytes <= limit)
-        ):
+        while self.waiting and (self.buffered_bytes <= limit or (self.favourite is None and self.held_bytes <= limit)):
             connection = next(iter(self.waiting))
             del self.waiting[connection]
             if self.buffered_bytes > limit:
@@ -170,6 +169,7 @@ class Connection(asyncio.BufferedProtocol):
         "_refused",
         "_serial",
         "_shared",
+        "_spill_at",
         "_spilled",
         "_stalled_bytes",
         "_trailers",
@@ -211,6 +211,7 @@ class Connection(asyncio.BufferedProtocol):
         self._headers: dict[bytes, bytes] = {}
         self._chunks: list[bytes] = []
         self._spilled: BytesIO | None = None
+        self._spill_at = _CHUNKS_BYTES
         self._body_bytes = 0
 
     # Called by the transport.
@@ -355,7 +356,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             chunks = self._chunks
             chunks.append(chunk)
-            if len(chunks) == _CHUNKS_MAX:
+            if len(chunks) == _CHUNKS_MAX or held + size > self._spill_at:
                 self._spill()
 
     def on_message_complete(self) -> None:
@@ -457,7 +458,8 @@ class Connection(asyncio.BufferedProtocol):
             self._feed(rest)
 
     def _spill(self) -> None:
-        """Melt the chunks together: many tiny ones would take far more memory than their bytes."""
+        """Melt the chunks together: many tiny ones take far more memory than their bytes, joining large ones twice."""
+        self._spill_at = self._body_bytes + _CHUNKS_BYTES
         if self._spilled is None:
             self._spilled = BytesIO()
         self._spilled.write(b"".join(self._chunks))
@@ -467,6 +469,7 @@ class Connection(asyncio.BufferedProtocol):
         self._chunks.clear()
         self._spilled = None
         self._body_bytes = 0
+        self._spill_at = _CHUNKS_BYTES
 
     def _watch_stall(self, nbytes: int, before: tuple[int, int, int] | None) -> None:
         """Bound what the parser keeps to itself: a header, trailer or chunk extension without end."""

@@ -23,7 +23,7 @@ from penstock.lib.http_server import HttpServer, Limits, Request, Response
 SHARES_WORK = True
 """Units listen on one port together."""
 _REQUEST_BYTES_MAX = 10 * 1024 * 1024
-_READING_BYTES = 6 * 1024 * 1024
+_READING_BYTES = 4 * 1024 * 1024
 _BUFFERED_BYTES_MIN = 32 * 1024 * 1024
 _INFLATIONS_MAX = 2
 _THREAD_BYTES = 256 * 1024
@@ -156,9 +156,10 @@ class HttpSource:
         return self._server.port if self._server is not None else self._config.port
 
     async def run(self, output: sdk.Output) -> None:
+        """Half of the buffer's bytes is for events; bodies that arrive and requests that leave need the other half."""
         self._output = output
         self._capacity = self._capacity or output.bytes_max
-        output.set_aside(min(self._capacity // 4, self._bytes_max + _READING_BYTES))
+        output.set_aside(self._capacity // 2)
         server = self._server = HttpServer(
             self._handle,
             host=self._host,
@@ -326,18 +327,18 @@ class HttpSource:
             async with self._inflating:
                 body = await asyncio.to_thread(compression.decompress, request.body, kind, self._bytes_max)
                 size = self._memory(body)
-                reserved = output.reserve_now(size)
-                if reserved:
+                if output.reserve_now(size):
                     batch = self._reserved_batch(request, body, size)
+                    request.free_body()
+                    return batch, size
                 body = b""
-            if not reserved:
-                await output.reserve(size, max(0.0, room_by - monotonic()))
-                try:
-                    body = await asyncio.to_thread(compression.decompress, request.body, kind, self._bytes_max)
-                except BaseException:
-                    output.give_back(size)
-                    raise
-                batch = self._reserved_batch(request, body, size)
+            await output.reserve(size, max(0.0, room_by - monotonic()))
+            try:
+                body = await asyncio.to_thread(compression.decompress, request.body, kind, self._bytes_max)
+            except BaseException:
+                output.give_back(size)
+                raise
+            batch = self._reserved_batch(request, body, size)
         request.free_body()
         return batch, size
 

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 from penstock import sdk
 from penstock.lib.aws import Signer, signer
-from penstock.lib.compression import gzip_compress
+from penstock.lib.compression import gzip_joined
 from penstock.lib.http_client import HttpClient
 from penstock.lib.tls import client_context
 from penstock.plugins.sinks.opensearch.options import Authentication, Config
@@ -133,12 +133,12 @@ class Cluster:
 
     async def bulk(self, data: list[bytes], *, require_alias: bool = False) -> Reply:
         """Send the operations as one request. Raises `Unreachable`."""
-        body = b"".join(data)
-        plain_bytes = len(body)
-        headers = _BULK
-        if self._compresses:
+        plain_bytes = sum(map(len, data))
+        if not self._compresses:
+            headers, body = _BULK, b"".join(data)
+        else:
             headers = _BULK_GZIP
-            body = await asyncio.to_thread(gzip_compress, body) if len(body) > _THREAD_BYTES else gzip_compress(body)
+            body = await asyncio.to_thread(gzip_joined, data) if plain_bytes > _THREAD_BYTES else gzip_joined(data)
         path = "/_bulk"
         if self._config.is_es6:  # needs a document type, and takes it from the path
             path = f"/{quote(_index_of(data[0]), safe='')}/_doc/_bulk"

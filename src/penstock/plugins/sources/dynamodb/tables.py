@@ -50,11 +50,26 @@ class _Shared:
     def handle(self, on_done: Callable[[bool], None] | None = None) -> sdk.Handle:
         return self._output.handle(on_done)
 
-    def write_now(self, batch: sdk.Batch, size_bytes: int) -> bool:
-        return self._output.write_now(batch, size_bytes)
+    def write_now(self, batch: sdk.Batch, size_bytes: int, *, reserved: bool = False) -> bool:
+        return self._output.write_now(batch, size_bytes, reserved=reserved)
 
-    async def write(self, batch: sdk.Batch, size_bytes: int, timeout_s: float | None = None) -> None:
-        await self._output.write(batch, size_bytes, timeout_s)
+    async def write(
+        self, batch: sdk.Batch, size_bytes: int, timeout_s: float | None = None, *, reserved: bool = False
+    ) -> None:
+        await self._output.write(batch, size_bytes, timeout_s, reserved=reserved)
+
+    def reserve_now(self, size_bytes: int) -> bool:
+        return self._output.reserve_now(size_bytes)
+
+    async def reserve(self, size_bytes: int, timeout_s: float | None = None) -> None:
+        await self._output.reserve(size_bytes, timeout_s)
+
+    def give_back(self, size_bytes: int) -> None:
+        self._output.give_back(size_bytes)
+
+    def set_aside(self, size_bytes: int) -> None:
+        self._output.set_aside(size_bytes)
+        self.bytes_max = self._output.bytes_max
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
