@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,25 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
 
     asyncio.run(run())
     assert numbers(path) == [1, 3]
+
+
+def test_units_write_to_one_file_together(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    code = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from penstock.runtime.dead_letters import DeadLetterFile\n"
+        "from penstock.sdk import DeadLetter\n"
+        "async def main(first):\n"
+        "    file = DeadLetterFile(Path(sys.argv[1]), bytes_max=2000, files_max=200)\n"
+        "    for n in range(first, first + 60):\n"
+        "        await file.write([DeadLetter('opensearch', 'opensearch', 'p', 0, {'document': {'n': n}})])\n"
+        "    await file.close()\n"
+        "asyncio.run(main(int(sys.argv[2])))\n"
+    )
+    units = [subprocess.Popen([sys.executable, "-c", code, str(path), str(n * 60)]) for n in range(3)]
+    assert [unit.wait(25) for unit in units] == [0, 0, 0]
+    files = sorted(tmp_path.iterdir())
+    assert len(files) > 5, "they were rotated meanwhile"
+    assert sorted(numbers(*files)) == list(range(180)), "every line is whole, and there once"
+    assert all(file.stat().st_size <= 2000 for file in files)

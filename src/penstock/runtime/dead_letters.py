@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,39 +48,51 @@ class DeadLetterFile:
                 self._file = None
 
     def _append(self, data: bytes) -> None:
-        if self._file is None:
-            self._file = self._open()
-        size = os.fstat(self._file).st_size
-        if size + len(data) > self._bytes_max and size:
-            self._rotate()
-            size = 0
-        assert self._file is not None
-        view = memoryview(data)
+        file = self._take(len(data))
         try:
-            while view:
-                view = view[os.write(self._file, view) :]
-            os.fsync(self._file)
-        except OSError:  # half a record would spoil the next one
-            os.ftruncate(self._file, size)
-            raise
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":  # a process was killed while it wrote
+                data = b"\n" + data
+            view = memoryview(data)
+            try:
+                while view:
+                    view = view[os.write(file, view) :]
+                os.fsync(file)
+            except OSError:  # half a record would spoil the next one
+                os.ftruncate(file, size)
+                raise
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
-    def _open(self) -> int:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        size = os.fstat(file).st_size
-        if size and os.pread(file, 1, size - 1) != b"\n":  # the process was killed while it wrote
-            os.write(file, b"\n")
-        return file
+    def _take(self, size_bytes: int) -> int:
+        """The file with room for so many bytes, locked against the other units that write to it."""
+        while True:
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            found = os.fstat(self._file)
+            if self._is_at_path(found):
+                if not found.st_size or found.st_size + size_bytes <= self._bytes_max:
+                    return self._file
+                self._rotate()
+            file, self._file = self._file, None
+            os.close(file)  # and with it the lock
+
+    def _is_at_path(self, found: os.stat_result) -> bool:
+        """False when another unit has rotated the files, or somebody has moved this one away."""
+        try:
+            return os.path.samestat(found, self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def _rotate(self) -> None:
         aged = [self.path.with_name(f"{self.path.name}.{number}") for number in range(1, self._files_max)]
         free = next((place for place, file in enumerate(aged) if not file.exists()), None)
         if free is None:
+            assert self._file is not None
+            fcntl.flock(self._file, fcntl.LOCK_UN)
             raise OSError(f"the dead-letter files {self.path}* are full: move them away to make room")
-        assert self._file is not None
-        os.close(self._file)
-        self._file = None
         for place in range(free, 0, -1):
             aged[place - 1].rename(aged[place])
         self.path.rename(aged[0])
-        self._file = self._open()

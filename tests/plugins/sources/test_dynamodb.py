@@ -970,7 +970,7 @@ async def test_a_unit_that_joins_gets_its_share_and_one_that_leaves_gives_it_bac
     assert await world.store.find("pipe|UNIT") == []
     found = [world.sink.ids(), *(other.sink.ids() for other in others)]
     assert all(found), "each unit has delivered something"
-    assert sorted(sum(found, [])) == list(range(60))
+    assert sorted(number for numbers in found for number in numbers) == list(range(60))
 
 
 @virtual
