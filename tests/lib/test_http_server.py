@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -644,14 +645,35 @@ def test_a_port_in_use_is_an_error() -> None:
         async with serving() as server:
             with pytest.raises(OSError):
                 await HttpServer(echo, host="127.0.0.1", port=server.port).start()
-            both = [HttpServer(echo, host="127.0.0.1", port=0, reuse_port=True)]
-            await both[0].start()
-            both.append(HttpServer(echo, host="127.0.0.1", port=both[0].port, reuse_port=True))
-            await both[1].start()
-            for one in both:
-                await one.stop()
 
     run(scenario)
+
+
+def test_servers_that_share_a_port_answer_what_is_queued_before_they_close() -> None:
+    async def scenario() -> None:
+        ports: list[int] = []
+
+        async def share(host: str, port: int) -> int:
+            return ports[0] if ports else port
+
+        both = [HttpServer(echo, host="127.0.0.1", port=0, share_port=share) for _ in range(2)]
+        for one in both:
+            await one.start()
+            ports.append(one.port)
+        assert ports[0] == ports[1]
+        # The handshakes end in the kernel: the requests are there before any of the servers has had a turn.
+        clients = [socket.create_connection(("127.0.0.1", ports[0])) for _ in range(20)]
+        for client in clients:
+            client.sendall(post(b"queued"))
+        await both[0].stop(5)
+        for client in clients:
+            client.settimeout(10)
+            answer = await asyncio.to_thread(client.recv, 65536)
+            assert answer.startswith(b"HTTP/1.1 200"), answer
+            client.close()
+        await both[1].stop(5)
+
+    run(scenario, uvloop_too=True)
 
 
 def test_a_response_header_cannot_break_out() -> None:
