@@ -98,6 +98,7 @@ def kinds_for(pattern: str) -> dict[str, list[str]]:
     made |= {kind: [change(line) for line in own] for kind, change in near.items()}
     for part in (4, 3, 2):
         made[f"cut at {part - 1}/{part}"] = [line[: len(line) * (part - 1) // part] for line in own]
+    made["unknown month, line end of Windows"] = [line + "\r" for line in made["unknown month"]]
     made["cut at the end"] = [line[:-1] for line in own]
     made["repeated, cut"] = [line[: len(line) // 3] * 5 for line in own]
     return made

@@ -241,6 +241,12 @@ def test_no_text_that_matches_is_refused(line: tuple[str, list[str]]) -> None:
         assert match is None or search.possible_odd(text)
 
 
+def test_an_end_that_may_run_away_is_not_tried_where_the_pattern_does_not_lead() -> None:
+    find = Search(parse(r'(\w+) \[\d\] "(?:\w+ ?)*z')).find()
+    with TimeLimit(10):
+        assert find(f'"{"a" * 60}! y [1] "bz') == ("y",)
+
+
 def test_what_is_refused_without_a_search() -> None:
     pattern = rf'(\w+) {LARGE} \[([1-9]/[ab]{{3}}:\d\d:\d\d) \d+\] "(.*?)" (\d+) ("[^"]*"|`[^`]*`)'
     search = Search(parse(pattern))

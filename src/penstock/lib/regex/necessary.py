@@ -89,7 +89,8 @@ def windows(items: list[Node], pivot: tuple[int, str] | None) -> list[list[Node]
     for place in range(len(items) - 1, -1, -1):
         item = items[place]
         if isinstance(item, Chars) and item.chars.single and item.chars.isdisjoint(_COMMON | _FREQUENT):
-            piece = items[place:] if sum(map(_goes_on, items[place:])) <= OPEN_RUNS_MAX else _piece(items[place:])
+            end = items[place:]
+            piece = end if sum(map(_open_runs, end)) <= OPEN_RUNS_MAX else _piece(end)
             if len(piece) > 2:
                 lists.append([seq(piece)])
                 break
@@ -101,17 +102,36 @@ def windows(items: list[Node], pivot: tuple[int, str] | None) -> list[list[Node]
     return lists
 
 
-def _goes_on(node: Node) -> int:
-    """How many runs without an end, among nearly any characters, may have to be gone back through."""
+def _open_runs(node: Node) -> int:
+    """How many runs without an end may have to be gone back through; more than `OPEN_RUNS_MAX` when they are nested."""
     match node:
-        case Repeat(item, _, most, mode):
-            return _goes_on(item) + (mode != "possessive" and most is None and _wide(node))
+        case Repeat(Chars(), _, most, mode):
+            return int(most is None and mode != "possessive")
+        case Repeat(item, _, most, _):
+            if most is None:
+                return OPEN_RUNS_MAX + 1 if _has_ways(item) else 0
+            return _open_runs(item) * most
         case Seq(parts) | Alt(parts):
-            return sum(map(_goes_on, parts))
+            return sum(map(_open_runs, parts))
         case Group(item) | Atomic(item) | Look(item):
-            return _goes_on(item)
+            return _open_runs(item)
         case Chars() | Back() | At():
             return 0
+
+
+def _has_ways(node: Node) -> bool:
+    """Whether the node may match the same beginning of a text in several ways."""
+    match node:
+        case Repeat(item, least, most, mode):
+            return (mode != "possessive" and least != most) or _has_ways(item)
+        case Seq(parts):
+            return any(map(_has_ways, parts))
+        case Group(item) | Atomic(item):
+            return _has_ways(item)
+        case Alt() | Back():
+            return True
+        case Chars() | At() | Look():
+            return False
 
 
 def _longest_piece(items: list[Node]) -> list[Node]:

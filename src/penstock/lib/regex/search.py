@@ -184,7 +184,7 @@ class Search:
             if sign not in text or literal not in text:
                 return None
             odd = sensitive and ("\r" in text or not text.isascii()) and has_odd_line_ends(text)
-            found = compiled.exact.match(text) if odd else match(text)
+            found = match(text) if not odd else compiled.exact.match(text) if from_start else None
             if found is None:
                 if not (compiled.possible_odd if odd else compiled.possible)(text):
                     return None
