@@ -14,7 +14,9 @@ PenstockError
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 
 class PenstockError(Exception):
@@ -108,9 +110,8 @@ class BufferTooSmall(BufferFull):
     """The write is larger than the whole buffer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One item that a sink could not write."""
+class Failure(msgspec.Struct, frozen=True, gc=False):
+    """One item that a sink could not write. An overloaded server makes very many of them."""
 
     index: int
     """Position in the items given to `send`."""
@@ -118,7 +119,11 @@ class Failure:
     retryable: bool = False
     status: int = 0
     """HTTP-like status of the item, 0 when there is none."""
-    details: dict[str, object] = field(default_factory=dict)
+    details: dict[str, object] = {}
     retry_after_s: float | None = None
     counts: bool = True
     """Whether trying it again uses up one of its retries; not so for an item that only waits its time."""
+
+    def at(self, index: int) -> Failure:
+        """The same of another item."""
+        return msgspec.structs.replace(self, index=index)

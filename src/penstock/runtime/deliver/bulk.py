@@ -486,6 +486,8 @@ def _by_answer(part: Part, start: int, refused: list[Failure]) -> list[tuple[Par
     """What of a part was refused: items that wait alike stay together, the others come one by one."""
     if isinstance(part, Item):
         return [(part, refused[0])]
+    if all([failure.retryable and failure.counts and failure.retry_after_s is None for failure in refused]):
+        return [(part.pick([failure.index - start for failure in refused]), refused[-1])]
     alike: dict[tuple[float | None, bool], list[Failure]] = {}
     found: list[tuple[Part, Failure]] = []
     for failure in refused:
@@ -505,7 +507,7 @@ def _next_levels(sorted_out: list[tuple[Part, int, list[Failure]]]) -> dict[int,
     """
     tried: dict[int, int] = {}
     for part, _, refused in sorted_out:
-        again = sum(failure.retryable for failure in refused)
+        again = sum([failure.retryable for failure in refused])
         tried[part.level] = tried.get(part.level, 0) + len(part) - 2 * again
     return {level: level if level and balance >= 0 else level + 1 for level, balance in tried.items()}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
 import msgspec
 
@@ -17,9 +18,8 @@ _NOT_FOUND = re.compile(rb'"status": ?404')
 
 
 class Verdict(Enum):
-    """What became of an item."""
+    """What became of an item that was not simply written."""
 
-    WRITTEN = auto()
     DUPLICATE = auto()
     """`create` of an id that exists."""
     OUTDATED = auto()
@@ -32,12 +32,12 @@ class Verdict(Enum):
     REFUSED = auto()
 
 
-_SUCCESS = (Verdict.WRITTEN, Verdict.DUPLICATE, Verdict.OUTDATED, Verdict.ALREADY_GONE)
+_SUCCESS = (Verdict.DUPLICATE, Verdict.OUTDATED, Verdict.ALREADY_GONE)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The server's word on one item."""
+    """The server's word on an item that was not simply written."""
 
     verdict: Verdict
     status: int
@@ -49,26 +49,26 @@ class BulkReplyError(Exception):
     """The reply is no answer to the request: cut short, or not one answer for each item."""
 
 
-class _Cause(msgspec.Struct):
+class _Cause(msgspec.Struct, gc=False):
     type: str | None = None
     reason: str | None = None
     caused_by: _Cause | None = None
 
 
-class _Outcome(msgspec.Struct):
+class _Outcome(msgspec.Struct, gc=False):
     status: int = 0
     index: str = msgspec.field(default="", name="_index")
     error: _Cause | str | None = None
 
 
-class _Item(msgspec.Struct):
+class _Item(msgspec.Struct, gc=False):
     index: _Outcome | None = None
     create: _Outcome | None = None
     update: _Outcome | None = None
     delete: _Outcome | None = None
 
 
-class _Reply(msgspec.Struct):
+class _Reply(msgspec.Struct, gc=False):
     items: list[_Item]
 
 
@@ -81,47 +81,57 @@ _decode = msgspec.json.Decoder(_Reply).decode
 _decode_error = msgspec.json.Decoder(_ErrorReply).decode
 
 
-def read_bulk_reply(body: bytes, expected: int, *, external_version: bool) -> list[Answer] | None:
-    """One answer for each item in their order, or None when all were written. Raises `BulkReplyError`."""
+def read_bulk_reply(body: bytes, expected: int, *, external_version: bool) -> dict[int, Answer]:
+    """The answers that say something else than "written", by the place of their item. Raises `BulkReplyError`."""
     head = body[:_HEAD_BYTES]
     all_well = (b'"errors":false' in head or b'"errors": false' in head) and body.rstrip().endswith(b"}")
     if all_well and _NOT_FOUND.search(body) is None:  # deleting what does not exist is no error, but has a counter
-        return None
+        return {}
     try:
         items = _decode(body).items
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BulkReplyError(f"the answer to the bulk request cannot be read: {error}") from error
     if len(items) != expected:
         raise BulkReplyError(f"the bulk request had {expected} items, its answer has {len(items)}")
-    return [_judge(item, external_version) for item in items]
+    answers: dict[int, Answer] = {}
+    alike: dict[tuple[Any, ...], Answer] = {}
+    for place, item in enumerate(items):
+        outcome = item.index or item.create or item.update or item.delete
+        if outcome is None:
+            raise BulkReplyError("an item of the answer to the bulk request names no action")
+        cause = outcome.error
+        if cause is None and 200 <= outcome.status < 300:
+            continue
+        if isinstance(cause, _Cause) and cause.caused_by is None and item.index is not None:
+            key = (outcome.status, outcome.index, cause.type, cause.reason)  # a server in need says the same of many
+            answer = alike.get(key)
+            if answer is None:
+                answer = alike[key] = _judge("index", outcome, external_version)
+        else:
+            answer = _judge(_action(item), outcome, external_version)
+        answers[place] = answer
+    return answers
 
 
-def _judge(item: _Item, external_version: bool) -> Answer:
-    action, outcome = _outcome(item)
+def _judge(action: str, outcome: _Outcome, external_version: bool) -> Answer:
     cause = outcome.error if isinstance(outcome.error, _Cause) else None
     kind = (cause.type or "") if cause is not None else ""
-    verdict = _verdict(action, outcome.status, kind, outcome.error is not None, external_version)
+    verdict = _verdict(action, outcome.status, kind, external_version)
     reason = ""
     if verdict not in _SUCCESS:
         reason = _reason(outcome.error) or f"{action} answered {outcome.status}"
     return Answer(verdict, outcome.status, outcome.index, reason)
 
 
-def _outcome(item: _Item) -> tuple[str, _Outcome]:
+def _action(item: _Item) -> str:
     if item.index is not None:
-        return "index", item.index
+        return "index"
     if item.create is not None:
-        return "create", item.create
-    if item.update is not None:
-        return "update", item.update
-    if item.delete is not None:
-        return "delete", item.delete
-    raise BulkReplyError("an item of the answer to the bulk request names no action")
+        return "create"
+    return "update" if item.update is not None else "delete"
 
 
-def _verdict(action: str, status: int, kind: str, failed: bool, external_version: bool) -> Verdict:
-    if 200 <= status < 300 and not failed:
-        return Verdict.WRITTEN
+def _verdict(action: str, status: int, kind: str, external_version: bool) -> Verdict:
     if status == 409:
         if action == "create":
             return Verdict.DUPLICATE

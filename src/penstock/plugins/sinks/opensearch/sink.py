@@ -121,7 +121,7 @@ class OpenSearchSink:
         if not wanted:
             return held
         failures = await self._send(wanted)
-        return [dataclasses.replace(failure, index=places[failure.index]) for failure in failures] + held
+        return [failure.at(places[failure.index]) for failure in failures] + held
 
     async def _send(self, data: list[bytes]) -> Sequence[sdk.Failure]:
         targets = self.targets
@@ -134,11 +134,10 @@ class OpenSearchSink:
                 raise sdk.Transient(held[0].reason)
             return held
         failures = await self._write(ready)
-        return [dataclasses.replace(failure, index=places[failure.index]) for failure in failures] + held
+        return [failure.at(places[failure.index]) for failure in failures] + held
 
     async def _write(self, data: list[bytes]) -> list[sdk.Failure]:
-        answers = await self._bulk(data)
-        return self._all_written(data) if answers is None else self._judge(data, answers)
+        return self._judge(data, await self._bulk(data))
 
     def dead_letter(self, data: bytes) -> dict[str, Any]:
         action, target, document = _parts(data)
@@ -226,8 +225,8 @@ class OpenSearchSink:
                 places.append(place)
         return kept, places, held
 
-    async def _bulk(self, data: list[bytes]) -> list[Answer] | None:
-        """Send one request. None: every item was written."""
+    async def _bulk(self, data: list[bytes]) -> dict[int, Answer]:
+        """Send one request. What the server said of the items that were not simply written, by their places."""
         begin = self._now()
         meters = self._meters
         reply_status = 0
@@ -274,51 +273,45 @@ class OpenSearchSink:
             text += " (the answer to POST /_bulk: are hosts, path_prefix and proxy right?)"
         raise sdk.Transient(text, retry_after_s=retry_after_s)
 
-    def _all_written(self, data: list[bytes]) -> list[sdk.Failure]:
-        meters, again = self._meters, 0
-        if self._sent_before:
-            identities = self._sent_before.intersection(map(id, data))
-            self._sent_before -= identities
-            again = len(identities)
-        meters.success.add(len(data))
-        meters.first_attempt.add(len(data) - again)
-        return []
-
-    def _judge(self, data: list[bytes], answers: list[Answer]) -> list[sdk.Failure]:
+    def _judge(self, data: list[bytes], answers: dict[int, Answer]) -> list[sdk.Failure]:
         meters = self._meters
+        known: set[int] = set()
+        if self._sent_before:
+            known = self._sent_before.intersection(map(id, data))
+            self._sent_before -= known
+        written, first = len(data) - len(answers), len(data) - len(answers) - len(known)
         failures: list[sdk.Failure] = []
-        for place, (item, answer) in enumerate(zip(data, answers, strict=True)):
-            known = id(item) in self._sent_before
+        retried, sent_before = Verdict.RETRY, self._sent_before
+        for place, answer in answers.items():
+            identity = id(data[place])
+            again = identity in known
+            first += again  # taken off for all that are known, and this one was not simply written
             verdict = answer.verdict
-            retry = verdict is Verdict.RETRY
-            if verdict is Verdict.INDEX_MISSING:
-                retry = self._heal(answer.index)
-            elif verdict is Verdict.TOO_LARGE:  # alone or for the second time it will never fit
-                retry = len(data) > 1 and not known
-            if retry:
-                self._sent_before.add(id(item))
+            if (
+                verdict is retried
+                or (verdict is Verdict.INDEX_MISSING and self._heal(answer.index))
+                # alone or for the second time it will never fit
+                or (verdict is Verdict.TOO_LARGE and len(data) > 1 and not again)
+            ):
+                sent_before.add(identity)
                 failures.append(sdk.Failure(place, answer.reason, retryable=True, status=answer.status))
-                continue
-            self._sent_before.discard(id(item))
-            if verdict in (Verdict.INDEX_MISSING, Verdict.TOO_LARGE, Verdict.REFUSED):
+            elif verdict is Verdict.OUTDATED:
+                meters.version_conflicts.add()
+            elif verdict is Verdict.DUPLICATE or verdict is Verdict.ALREADY_GONE:
+                (meters.duplicates if verdict is Verdict.DUPLICATE else meters.already_gone).add()
+                written += 1
+                first += not again
+            else:
                 meters.document_errors.add()
                 meters.status(answer.status).add()
                 failures.append(sdk.Failure(place, answer.reason, status=answer.status))
-                continue
-            if verdict is Verdict.OUTDATED:
-                meters.version_conflicts.add()
-                continue
-            if verdict is Verdict.DUPLICATE:
-                meters.duplicates.add()
-            elif verdict is Verdict.ALREADY_GONE:
-                meters.already_gone.add()
-            meters.success.add()
-            if not known:
-                meters.first_attempt.add()
+        meters.success.add(written)
+        meters.first_attempt.add(first)
         if len(self._sent_before) > SENT_BEFORE_MAX:
             self._sent_before.clear()
         if failures:
-            self._log_refusals(answers)
+            refusal = answers[failures[0].index]
+            self._notices.error("index = %s, status = %s, error = %s", refusal.index, refusal.status, refusal.reason)
         return failures
 
     def _heal(self, name: str) -> bool:
@@ -335,12 +328,6 @@ class OpenSearchSink:
         self._heals[name] = (count + 1, self._now())
         self.targets.prepare_again(name)
         return True
-
-    def _log_refusals(self, answers: list[Answer]) -> None:
-        for answer in answers:
-            if answer.reason:
-                self._notices.error("index = %s, status = %s, error = %s", answer.index, answer.status, answer.reason)
-                return
 
     def _learn_ratio(self, plain_bytes: int, sent_bytes: int) -> None:
         """Let the next requests be as large as compresses to `bulk_size`, moving halfway towards the last ratio."""

@@ -77,7 +77,7 @@ class TsdbSink(OpenSearchSink):
             if failure_of_all is None:
                 del self._under_way[id(item)]
             else:
-                failures.append(dataclasses.replace(failure_of_all, index=place))
+                failures.append(failure_of_all.at(place))
         return failures
 
     def dead_letter(self, data: bytes) -> dict[str, Any]:
