@@ -11,7 +11,8 @@ import pytest
 
 from penstock.expr import compile_expression
 from penstock.runtime.deliver import BulkDelivery, Surroundings, WriteDelivery
-from penstock.runtime.pipeline import Branch, Parts, Pipeline, Stage
+from penstock.runtime.parts import Branch, Parts, Stage
+from penstock.runtime.pipeline import Pipeline
 from penstock.sdk import Batch, Context, EventError, Failure, Limits, Transient, concat
 from penstock.testing.fakes import ListSource, MemoryBulkSink, MemoryDeadLetters, MemorySink, Reply
 from penstock.testing.virtual import LoopClock, run_virtual

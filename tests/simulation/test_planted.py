@@ -17,7 +17,8 @@ from penstock.runtime.deliver.parcels import Parcel, Part, Piece, items_of
 from penstock.runtime.deliver.send_queue import SendQueue
 from penstock.runtime.deliver.surroundings import Surroundings
 from penstock.runtime.forward import Forwarder, Onward
-from penstock.runtime.pipeline import Pipeline, PipelineOutput
+from penstock.runtime.output import PipelineOutput
+from penstock.runtime.pipeline import Pipeline
 from penstock.testing.simulation import simulate
 
 SEEDS = 200
@@ -96,13 +97,13 @@ def two_of_a_key_in_flight(patch: pytest.MonkeyPatch) -> None:
 
 
 def leak_room(patch: pytest.MonkeyPatch) -> None:
-    give_back = BoundedBlockingBuffer._give_back
+    leave = BoundedBlockingBuffer._leave
 
     def forget(self: BoundedBlockingBuffer, turn: asyncio.Future[None], events: int, size_bytes: int) -> None:
-        give_back(self, turn, events, size_bytes)
+        leave(self, turn, events, size_bytes)
         self._bytes += 1
 
-    patch.setattr(BoundedBlockingBuffer, "_give_back", forget)
+    patch.setattr(BoundedBlockingBuffer, "_leave", forget)
 
 
 def leave_a_promise_open(patch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,9 @@ from penstock.runtime.data_dir import take_data_dir
 from penstock.runtime.dead_letters import DeadLetterFile
 from penstock.runtime.deliver import BulkDelivery, Delivery, Surroundings, WriteDelivery
 from penstock.runtime.leases import lease_opener
-from penstock.runtime.pipeline import Branch, Parts, Pipeline, Stage, topological
+from penstock.runtime.parts import Branch, Parts, Stage
+from penstock.runtime.pipeline import Pipeline
+from penstock.runtime.routes import topological
 from penstock.sdk import Context, DeadLetterWriter, PluginUse, Sink, SinkOptions, Source
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,8 @@ from penstock.core.batch import Batch
 
 
 class Target(Protocol):
+    name: str
+
     """The pipeline behind the sink."""
 
     async def take_over(self, batch: Batch, size_bytes: int) -> None: ...

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
-from weakref import WeakSet
+from typing import cast
 
 from penstock.core.batch import Batch
 from penstock.core.clock import Clock
 from penstock.core.errors import Permanent, Transient
-from penstock.core.handle import Handle
-from penstock.core.metrics import Counter, Timer
-from penstock.expr import Expression
-from penstock.runtime.deliver import Delivery, SinkState, Surroundings, document_at
+from penstock.runtime.deliver import SinkState, Surroundings, document_at
 from penstock.runtime.forward import Forwarder
-from penstock.sdk import Buffer, Context, Load, Sink, Source
+from penstock.runtime.output import PipelineOutput
+from penstock.runtime.parts import Branch, Parts
+from penstock.runtime.routes import choose
+from penstock.sdk import Buffer, Load, Source
 
 log = logging.getLogger(__name__)
 
@@ -29,51 +27,6 @@ SINK_RETRY_S = 5.0
 SOURCE_RETRY_S_MAX = 60.0
 HOLD_TICK_S = 0.5
 """How often processors that hold events are called while none arrive."""
-
-
-@dataclass(slots=True)
-class Stage:
-    """A processor in its chain."""
-
-    name: str
-    run: Callable[[Batch], Batch | Awaitable[Batch]]
-    records_in: Counter
-    records_out: Counter
-    time_elapsed: Timer
-    drain: Callable[[], Batch] | None = None
-    """Set where the processor holds events."""
-
-
-@dataclass(slots=True)
-class Branch:
-    """A way out of the pipeline: a sink, or another pipeline."""
-
-    name: str
-    routes: tuple[str, ...]
-    delivery: Delivery | None = None
-    sink: Sink | None = None
-    target: Pipeline | None = None
-    """The pipeline that takes the events over, instead of a sink."""
-    forward: Pipeline | None = None
-    """The pipeline that gets the events which the sink has written."""
-    forwarder: Forwarder | None = None
-    """Its line of events, once there are any."""
-    reads_later: bool = False
-    """The sink still reads bodies after `submit` has returned."""
-
-
-@dataclass(slots=True)
-class Parts:
-    """What a pipeline is made of."""
-
-    name: str
-    buffer: Buffer
-    stages: list[Stage]
-    routes: list[tuple[str, Expression]]
-    branches: list[Branch]
-    source: Source | None
-    workers: int = 1
-    contexts: dict[str, Context] = field(default_factory=dict)
 
 
 class _Ticket:
@@ -125,7 +78,7 @@ class Pipeline:
         simple = len(parts.branches) == 1 and not parts.branches[0].routes and parts.branches[0].delivery is not None
         self._only = parts.branches[0] if simple else None
         self._holds = any(stage.drain for stage in parts.stages)
-        self.output = PipelineOutput(self)
+        self.output = PipelineOutput(parts.buffer, self._source_has_started)
 
     # start
 
@@ -166,6 +119,9 @@ class Pipeline:
             return
         log.info("Pipeline [%s] Sink is ready, starting source...", self.name)
         self._source_task = self._loop.create_task(self._run_source(self.parts.source), name=f"{self.name}-source")
+
+    def _source_has_started(self) -> None:
+        self.source_started = True
 
     async def _run_source(self, source: Source) -> None:
         delay = 1.0
@@ -333,7 +289,7 @@ class Pipeline:
         if self._only is not None:
             await self._submit(self._only, batch, ticket, size_bytes)
             return
-        chosen = self._choose(batch)
+        chosen = choose(self.parts, batch)
         connectors = [(branch.target, places) for branch, places in chosen if branch.target is not None]
         for branch, places in chosen:
             if branch.delivery is not None:
@@ -365,28 +321,6 @@ class Pipeline:
                 forwarder.forget(onward)
             await self.park(batch, branch.name, error)
             ticket.done()
-
-    def _choose(self, batch: Batch) -> list[tuple[Branch, list[int] | None]]:
-        """Which events go which way; None stands for all of them."""
-        branches = self.parts.branches
-        if not any(branch.routes for branch in branches):
-            return [(branch, None) for branch in branches]
-        bodies, metas, origin = batch.bodies, batch.metas, batch.origin
-        matches: dict[str, list[int]] = {}
-        for name, expression in self.parts.routes:
-            test = expression.test
-            matches[name] = [i for i, body in enumerate(bodies) if _matches(test, body, metas[i] or origin)]
-        routed = {i for places in matches.values() for i in places}
-        matches["_default"] = [i for i in range(len(bodies)) if i not in routed]
-        chosen: list[tuple[Branch, list[int] | None]] = []
-        for branch in branches:
-            if not branch.routes:
-                chosen.append((branch, None))
-                continue
-            places = sorted({i for name in branch.routes for i in matches[name]})
-            if places:
-                chosen.append((branch, places))
-        return chosen
 
     # end
 
@@ -457,79 +391,6 @@ class Pipeline:
         return sum(branch.delivery.pending() for branch in self.parts.branches if branch.delivery)
 
 
-class PipelineOutput:
-    """What a source sees of its pipeline."""
-
-    acknowledgments = True
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._buffer = pipeline.parts.buffer
-        self._promises: WeakSet[Handle] = WeakSet()
-        self.events_max = self._buffer.events_max
-        self.bytes_max = self._buffer.bytes_max
-
-    def started(self) -> None:
-        self._pipeline.source_started = True
-
-    def handle(self, on_done: Callable[[bool], None] | None = None) -> Handle:
-        handle = Handle(on_done)
-        self._promises.add(handle)
-        return handle
-
-    def break_promises(self) -> None:
-        """Nothing is delivered any more: the source hears no for whatever was on its way."""
-        for handle in list(self._promises):
-            handle.expire()
-
-    def write_now(self, batch: Batch, size_bytes: int, *, reserved: bool = False) -> bool:
-        _promised(batch)
-        if len(batch):
-            return self._buffer.write_now(batch, size_bytes, reserved=reserved)
-        if reserved:
-            self._buffer.give_back(size_bytes)
-        return True
-
-    async def write(
-        self, batch: Batch, size_bytes: int, timeout_s: float | None = None, *, reserved: bool = False
-    ) -> None:
-        _promised(batch)
-        if len(batch):
-            await self._buffer.write(batch, size_bytes, timeout_s, reserved=reserved)
-        elif reserved:
-            self._buffer.give_back(size_bytes)
-
-    def reserve_now(self, size_bytes: int) -> bool:
-        return self._buffer.reserve_now(size_bytes)
-
-    async def reserve(self, size_bytes: int, timeout_s: float | None = None) -> None:
-        await self._buffer.reserve(size_bytes, timeout_s)
-
-    def give_back(self, size_bytes: int) -> None:
-        self._buffer.give_back(size_bytes)
-
-    def set_aside(self, size_bytes: int) -> None:
-        self._buffer.set_aside(size_bytes)
-        self.bytes_max = self._buffer.bytes_max
-
-
-def _promised(batch: Batch) -> None:
-    if batch.bodies and batch.handles[0] is None:
-        handle = Handle()
-        batch.promise(handle)
-        handle.seal()
-
-
-def _matches(test: Callable[[Any, Any], bool], body: Any, meta: Any) -> bool:
-    from penstock.core.errors import ExpressionError
-
-    try:
-        return test(body, meta)
-    except ExpressionError as error:
-        log.error("Failed to evaluate route. This route will not be applied to any events. %s", error)
-        return False
-
-
 class _Unbuffered:
     """Stands for the buffer of events that are in none: what a processor let go of."""
 
@@ -538,19 +399,3 @@ class _Unbuffered:
 
 
 _NO_TICKET = _Ticket(cast(Buffer, _Unbuffered()), Load(Batch([]), 0, 0))
-
-
-def topological(names: Sequence[str], upstreams: Callable[[str], Sequence[str]]) -> list[str]:
-    """`names` with every pipeline behind those that feed it."""
-    order: list[str] = []
-
-    def visit(name: str) -> None:
-        if name not in order:
-            for upstream in upstreams(name):
-                if upstream in names:
-                    visit(upstream)
-            order.append(name)
-
-    for name in names:
-        visit(name)
-    return order

@@ -12,7 +12,7 @@ from penstock.config.documents import parse_pipelines
 from penstock.core.metrics import Registry
 from penstock.plan import PipelinePlan, Plan, make_plan
 from penstock.runtime.engine import EXIT_NOT_DRAINED, EXIT_OK, Engine, Settings
-from penstock.runtime.pipeline import Stage
+from penstock.runtime.parts import Stage
 from penstock.sdk import Context, Sink
 from penstock.testing.simulation.loop import SimulationLoop
 from penstock.testing.simulation.nature import Life, Nature
