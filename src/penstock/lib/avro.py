@@ -1,24 +1,36 @@
 """Avro without a library: object container files cut into their parts, and schemas made from events.
 
 A container is a header (magic, metadata with the schema, a sync marker) and blocks: count, size, data, the marker.
+Blocks are decompressed here, within bounds, for a library does it without any.
 """
 
 from __future__ import annotations
 
+import bz2
 import json
+import lzma
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from penstock.core.errors import EventError
+from penstock.core.errors import ConfigError, EventError
+from penstock.lib.compression import Corrupt, TooLarge, decompress
 
 MAGIC = b"Obj\x01"
 SYNC_BYTES = 16
 HEADER_BYTES_MAX = 16 * 1024 * 1024
 BLOCK_BYTES_MAX = 256 * 1024 * 1024
 """Largest block that is read."""
+INFLATED_BYTES_MAX = 64 * 1024 * 1024
+"""Largest block once decompressed."""
+UNSUSPICIOUS_BYTES = 16 * 1024 * 1024
+RATIO_MAX = 100
+"""Beyond the first 16 MiB, blocks may inflate to so many times their size."""
+RECORDS_MAX = 1_000_000
+"""Records of one block."""
 
 SCHEMA_AND_KEYS = (
     "Providing a user-defined schema and using sink include or exclude keys is not an allowed configuration."
@@ -135,6 +147,67 @@ def blocks_end(data: bytes, sync: bytes) -> int:
     return end
 
 
+class Inflater:
+    """Decompresses the blocks of one container."""
+
+    def __init__(self, codec: str) -> None:
+        """Raises EventError for a compression that is not known."""
+        if codec not in ("null", "deflate", "bzip2", "xz", "snappy", "zstandard"):
+            raise EventError(f"The Avro container is compressed by {codec[:100]!r}, which cannot be read", cause="avro")
+        self._codec = codec
+        self._in_bytes = self._out_bytes = 0
+
+    def plain_blocks(self, blocks: bytes) -> Iterator[tuple[int, bytes]]:
+        """Number of records and data of each of some whole blocks. Raises EventError for damaged and for huge ones."""
+        at = 0
+        while at < len(blocks):
+            count, at = long_at(blocks, at)
+            size, at = long_at(blocks, at)
+            data = blocks[at : at + size]
+            at += size + SYNC_BYTES
+            if count > RECORDS_MAX:
+                raise EventError(
+                    f"A block of the Avro container has more than {RECORDS_MAX} records", cause="too_large"
+                )
+            yield count, data if self._codec == "null" else self._inflated(data)
+
+    def _inflated(self, data: bytes) -> bytes:
+        self._in_bytes += len(data)
+        room = max(UNSUSPICIOUS_BYTES, RATIO_MAX * self._in_bytes) - self._out_bytes
+        try:
+            inflated = _decompress(data, self._codec, min(INFLATED_BYTES_MAX, room))
+        except TooLarge:
+            raise EventError(
+                "A block of the Avro container is too large once decompressed", cause="too_large"
+            ) from None
+        except (Corrupt, zlib.error, lzma.LZMAError, OSError, EOFError) as error:
+            raise EventError(f"A block of the Avro container cannot be decompressed: {error}", cause="avro") from None
+        except ConfigError as error:
+            raise EventError(f"The Avro container cannot be read: {error}", cause="avro") from None
+        self._out_bytes += len(inflated)
+        return inflated
+
+
+def _decompress(data: bytes, codec: str, limit: int) -> bytes:
+    if codec == "zstandard":
+        return decompress(data, "zstd", limit)
+    if codec == "snappy":
+        block, checksum = decompress(data[:-4], "snappy", limit), data[-4:]
+        if zlib.crc32(block) != int.from_bytes(checksum, "big"):
+            raise Corrupt("its checksum is wrong")
+        return block
+    member: Any = zlib.decompressobj(-15) if codec == "deflate" else _OTHERS[codec]()
+    inflated: bytes = member.decompress(data, limit + 1)
+    if len(inflated) > limit:
+        raise TooLarge(f"more than {limit} bytes after decompression")
+    if not member.eof:
+        raise Corrupt("it is cut off")
+    return inflated
+
+
+_OTHERS = {"bzip2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}
+
+
 def parse_schema(text: str) -> Schema:
     """The schema written as `text`. Raises ValueError for what is no JSON or cannot be a record."""
     try:
@@ -241,16 +314,107 @@ def without_logical_types(schema: Any) -> Any:
 _PARTS = frozenset(("type", "items", "values"))
 
 
+VALUES_MAX = 100_000
+"""Values of one record, those in lists and maps not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is to be known of a schema before values of it are read."""
+
+    kinds: frozenset[str]
+    """The names of all types in it."""
+    contains_itself: bool
+    """Whether values may be nested without end."""
+
+
+def shape_of(schema: Any) -> Shape:
+    """Look at a schema.
+
+    Raises RecursionError for one that is nested too deeply, and EventError for one of which a few bytes stand for any
+    number of values.
+    """
+    weights = _Weights(schema)
+    weights.weigh(schema)
+    return Shape(frozenset(kinds(schema)), weights.contains_itself)
+
+
+class _Weights:
+    """How many values a value of a schema has inside, and whether it takes no bytes at all."""
+
+    def __init__(self, schema: Any) -> None:
+        self.contains_itself = False
+        self._named: dict[str, Any] = {}
+        self._known: dict[str, tuple[int, bool] | None] = {}
+        """Weights by name; None while that is being found out."""
+        self._find_names(schema)
+
+    def weigh(self, schema: Any) -> tuple[int, bool]:
+        if isinstance(schema, list):  # one byte tells which of its types comes
+            return max((self.weigh(kind)[0] for kind in schema), default=1), False
+        if isinstance(schema, str):
+            return self._weigh_named(schema)
+        if not isinstance(schema, dict):
+            return 1, False
+        match schema.get("type"):
+            case "record" | "error":
+                fields = [self.weigh(field.get("type")) for field in _fields(schema)]
+                values = 1 + sum(values for values, _ in fields)
+                if values > VALUES_MAX:
+                    raise EventError(f"A record of the Avro container has more than {VALUES_MAX} values", cause="avro")
+                return values, all(free for _, free in fields)
+            case "array":
+                if self.weigh(schema.get("items"))[1]:
+                    raise EventError("The Avro container has lists of values that take no bytes", cause="avro")
+                return 1, False
+            case "map":
+                self.weigh(schema.get("values"))
+                return 1, False
+            case "fixed":
+                return 1, schema.get("size") == 0
+            case kind:
+                return self.weigh(kind)
+
+    def _weigh_named(self, name: str) -> tuple[int, bool]:
+        if name not in self._named:
+            return 1, name == "null"
+        if name not in self._known:
+            self._known[name] = None
+            self._known[name] = self.weigh(self._named[name])
+        weight = self._known[name]
+        if weight is None:
+            self.contains_itself = True
+            return 1, True
+        return weight
+
+    def _find_names(self, schema: Any) -> None:
+        if isinstance(schema, dict) and isinstance(name := schema.get("name"), str):
+            self._named[name] = schema
+            if isinstance(schema.get("namespace"), str):
+                self._named[f"{schema['namespace']}.{name}"] = schema
+        for part in _inner(schema):
+            self._find_names(part)
+
+
+def _fields(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    fields = schema.get("fields")
+    return [field for field in fields if isinstance(field, dict)] if isinstance(fields, list) else []
+
+
+def _inner(schema: Any) -> Iterator[Any]:
+    """The schemas right inside of one."""
+    if isinstance(schema, list):
+        yield from schema
+    elif isinstance(schema, dict):
+        for name in _PARTS & schema.keys():
+            yield schema[name]
+        for field in _fields(schema):
+            yield field.get("type")
+
+
 def kinds(schema: Any) -> Iterator[str]:
     """The names of all types in a schema."""
     if isinstance(schema, str):
         yield schema
-    elif isinstance(schema, list):
-        for kind in schema:
-            yield from kinds(kind)
-    elif isinstance(schema, dict):
-        for name in _PARTS & schema.keys():
-            yield from kinds(schema[name])
-        for field in schema.get("fields") or ():
-            if isinstance(field, dict):
-                yield from kinds(field.get("type"))
+    for part in _inner(schema):
+        yield from kinds(part)

@@ -44,82 +44,88 @@ class JsonValues:
 
     def __init__(self, value_bytes_max: int) -> None:
         self._value_bytes_max = value_bytes_max
-        self._rest = b""
+        self._pieces: list[bytes] = []
+        """What has not been read yet."""
+        self._size = 0
         self._look_at_bytes = 0
-        """Size of the rest at which an unfinished value is tried again; 0 where the rest is the start of a line."""
+        """Size at which an unfinished value is tried again; 0 where what is left is the start of a line."""
 
     def feed(self, data: bytes) -> list[Any]:
         """The values that are complete now. Raises `EventError` where there is no JSON, or a value is too large."""
-        data = self._rest + data if self._rest else data
+        self._pieces.append(data)
+        self._size += len(data)
         values: list[Any] = []
-        self._rest = b""
-        while data:
-            if self._look_at_bytes:
-                if len(data) < self._look_at_bytes:
-                    break
-                data = self._across_lines(data, values)
-                if self._look_at_bytes:
-                    break
-                continue
-            end = data.rfind(b"\n") + 1
-            if end == 0:
-                break
-            data = self._lines(data, end, values)
-        self._keep(data)
+        if self._size >= self._look_at_bytes if self._look_at_bytes else b"\n" in data:
+            data = b"".join(self._pieces)
+            rest = data[self._read(data, values) :]
+            self._pieces, self._size = [rest], len(rest)
+        if self._size > self._value_bytes_max:
+            self._pieces, self._size = [], 0
+            raise EventError(f"A JSON value is larger than {self._value_bytes_max} bytes", cause="too_large")
         return values
 
     def finish(self) -> list[Any]:
         """The values of what is left. Raises `EventError` where the last one is cut off."""
         values: list[Any] = []
-        rest, self._rest, self._look_at_bytes = self._rest, b"", 0
-        while rest := rest.lstrip(_BLANK):
-            found = _first(rest)
+        data = b"".join(self._pieces)
+        self._pieces, self._size, self._look_at_bytes = [], 0, 0
+        view, position = memoryview(data), 0
+        while True:
+            while position < len(data) and data[position] in _BLANK:
+                position += 1
+            if position == len(data):
+                return values
+            found = _first(view[position:])
             if found is None:
                 raise EventError("The JSON ends in the middle of a value", cause="json")
             values.append(found[0])
-            rest = rest[found[1] :]
-        return values
+            position += found[1]
 
-    def _lines(self, data: bytes, end: int, values: list[Any]) -> bytes:
-        """Read whole lines; returns what is still to be looked at: the unfinished line, or from an odd line on."""
-        start = 0
-        for line in data[:end].split(b"\n"):
+    def _read(self, data: bytes, values: list[Any]) -> int:
+        """Read what is complete; returns where the rest begins."""
+        position = 0
+        while position < len(data):
+            if not self._look_at_bytes:
+                position = self._lines(data, position, values)
+                if not self._look_at_bytes:
+                    break
+            position = self._across_lines(data, position, values)
+            if self._look_at_bytes:
+                break
+        return position
+
+    def _lines(self, data: bytes, position: int, values: list[Any]) -> int:
+        """Read whole lines; returns where the unfinished one begins, or an odd one."""
+        while (end := data.find(b"\n", position)) >= 0:
+            line = data[position:end]
             if line and not line.isspace():
                 try:
                     values.append(decode(line))
                 except ValueError:
                     self._look_at_bytes = 1  # several values, or one that goes on in the next line
-                    return data[start:]
-            start += len(line) + 1
-        return data[end:]
+                    break
+            position = end + 1
+        return position
 
-    def _across_lines(self, data: bytes, values: list[Any]) -> bytes:
-        """Read values until one ends at the end of a line; then lines are looked at again."""
+    def _across_lines(self, data: bytes, position: int, values: list[Any]) -> int:
+        """Read values until one ends at the end of a line, then lines are looked at again; returns where that is."""
         view = memoryview(data)
-        position = 0
         while True:
             while position < len(data) and data[position] in _BLANK:
                 position += 1
                 if data[position - 1] == 10:
                     self._look_at_bytes = 0
-                    return data[position:]
+                    return position
             found = _first(view[position:]) if position < len(data) else None
             if found is None:
-                rest = data[position:]
-                self._look_at_bytes = max(1, int(len(rest) * _GROWTH))
-                return rest
+                self._look_at_bytes = max(1, int((len(data) - position) * _GROWTH))
+                return position
             values.append(found[0])
-            position += found[1]
-            line_end = data.rfind(b"\n", 0, position)
+            begin, position = position, position + found[1]
+            line_end = data.rfind(b"\n", begin, position)
             if line_end >= 0 and data[line_end:position].isspace():  # blanks were skipped over a line's end
                 self._look_at_bytes = 0
-                return data[position:]
-
-    def _keep(self, data: bytes) -> None:
-        if len(data) > self._value_bytes_max:
-            self._rest = b""
-            raise EventError(f"A JSON value is larger than {self._value_bytes_max} bytes", cause="too_large")
-        self._rest = data
+                return position
 
 
 def _first(data: memoryview | bytes) -> tuple[Any, int] | None:

@@ -59,17 +59,17 @@ def _library() -> Any:
 
 class AvroInput:
     def __init__(self, ctx: sdk.Context) -> None:
-        self._read = _library().reader
+        self._library = _library()
         self._ctx = ctx
         ctx.metrics.counter("notContainers")
 
     def decoder(self) -> sdk.Decoder:
-        return _AvroDecoder(self._read, self._ctx)
+        return _AvroDecoder(self._library, self._ctx)
 
 
 class _AvroDecoder:
-    def __init__(self, read: Callable[[io.BytesIO], Any], ctx: sdk.Context) -> None:
-        self._read = read
+    def __init__(self, library: Any, ctx: sdk.Context) -> None:
+        self._read: Callable[[io.BytesIO], Any] = library.reader
         self._ctx = ctx
         self._pieces: list[bytes] = []
         self._size = 0
@@ -77,7 +77,8 @@ class _AvroDecoder:
         """Size of what is left at which it is looked at again, which keeps the work linear."""
         self._header: avro.Header | None = None
         self._head = b""
-        """The header for `read`, with plain types."""
+        """The header for `read`, with plain types and without compression."""
+        self._inflater = avro.Inflater("null")
         self._has_bytes = False
         self._foreign = False
 
@@ -130,24 +131,46 @@ class _AvroDecoder:
                 if len(data) > avro.HEADER_BYTES_MAX:
                     raise sdk.EventError("The header of the Avro container is too large", cause="too_large") from None
                 return data, []
-            schema = avro.without_logical_types(header.schema())
-            self._has_bytes = not {"bytes", "fixed"}.isdisjoint(avro.kinds(schema))
-            plain = {**header.metadata, "avro.schema": json.dumps(schema).encode()}
-            self._head = avro.Header(plain, header.sync).encode()
-            self._header, data = header, data[end:]
+            self._begin(header)
+            data = data[end:]
+        assert self._header is not None, "it was read before any block"
         end = avro.blocks_end(data, self._header.sync)
         if not end:
             return data, []
-        return data[end:], self._records(data[:end])
+        return data[end:], self._records(data[:end], self._header.sync)
 
-    def _records(self, blocks: bytes) -> list[sdk.Body]:
+    def _begin(self, header: avro.Header) -> None:
         try:
-            records = list(self._read(io.BytesIO(self._head + blocks)))
+            schema = avro.without_logical_types(header.schema())
+            shape = avro.shape_of(schema)
+        except RecursionError:
+            raise sdk.EventError("The schema of the Avro container is nested too deeply", cause="avro") from None
+        if shape.contains_itself:
+            self._read = _reader_with_a_limit_of_depth()
+        self._has_bytes = not shape.kinds.isdisjoint(("bytes", "fixed"))
+        self._inflater = avro.Inflater(header.metadata.get("avro.codec", b"null").decode("utf-8", "replace"))
+        plain = {**header.metadata, "avro.schema": json.dumps(schema).encode(), "avro.codec": b"null"}
+        self._head = avro.Header(plain, header.sync).encode()
+        self._header = header
+
+    def _records(self, blocks: bytes, sync: bytes) -> list[sdk.Body]:
+        pieces = [self._head]
+        for count, data in self._inflater.plain_blocks(blocks):
+            pieces += (avro.long_bytes(count), avro.long_bytes(len(data)), data, sync)
+        try:
+            records = list(self._read(io.BytesIO(b"".join(pieces))))
         except Exception as error:
             raise sdk.EventError(f"The Avro container cannot be read: {error}", cause="avro") from error
         if any(type(record) is not dict for record in records):
             raise sdk.EventError("The Avro container holds values that are no records", cause="avro")
         return [_without_bytes(record) for record in records] if self._has_bytes else records
+
+
+def _reader_with_a_limit_of_depth() -> Callable[[io.BytesIO], Any]:
+    """The library's reader in Python, for values nested as deep as they like: the one in C overruns its stack."""
+    from fastavro._read_py import reader
+
+    return reader
 
 
 def _without_bytes(value: Any) -> Any:

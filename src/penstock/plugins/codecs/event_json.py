@@ -22,6 +22,7 @@ EVENT_BYTES_MAX = 64 * 1024 * 1024
 
 _HEAD = re.compile(rb'\s*\{\s*"version"\s*:\s*"([^"\\]{1,100})"\s*,\s*"events"\s*:\s*\[')
 _VERSION = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?(?:\D.*)?", re.DOTALL)
+_BLANKS = re.compile(rb"\s*")
 _BETWEEN = re.compile(rb"[\s,]*")
 _END = re.compile(rb"\]\s*\}\s*")
 
@@ -200,13 +201,17 @@ def _value(data: memoryview) -> tuple[Any, int] | None:
 
 def _documents(data: bytes) -> Iterator[Any]:
     """One document after the other; nothing for nothing."""
-    view = memoryview(data)
-    while view and not bytes(view).isspace():
-        found = _value(view)
+    view, position = memoryview(data), 0
+    while True:
+        blanks = _BLANKS.match(data, position)
+        position = blanks.end() if blanks else position
+        if position == len(data):
+            return
+        found = _value(view[position:])
         if found is None:
             raise sdk.EventError("The JSON document ends too early", cause="json")
         yield found[0]
-        view = view[found[1] :]
+        position += found[1]
 
 
 class EventJsonOutput:

@@ -2,18 +2,21 @@
 
 Exactly one pattern says where events begin or end. It is a Java regular expression, searched in each line. A line ends
 with `\\n`, `\\r\\n` or `\\r`; bytes that are not of the encoding become replacement characters. Empty lines are left
-out.
+out. A line on which the search takes more than two seconds of CPU time is one without a match: it is logged and counted
+in `matchingTimeouts`.
 """
 
 import codecs
 import io
 import re
+from collections.abc import Callable
 from typing import Self
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from penstock import sdk
-from penstock.lib.regex import RegexError, compile_java
+from penstock.lib.limited_loop import MATCHING_S_MAX
+from penstock.lib.regex import RegexError, TimeLimit, TimeLimitExceeded, compile_java, interruptible
 
 LINE_CHARACTERS_MAX = 64 * 1024 * 1024
 """Longest line that is read."""
@@ -87,16 +90,49 @@ class InputConfig(sdk.PluginConfig):
 class MultilineInput:
     def __init__(self, config: InputConfig, ctx: sdk.Context) -> None:
         self._config = config
-        self._pattern = config.pattern()
+        self._search = _LimitedSearch(config.pattern(), ctx)
         self._clock = ctx.clock
 
     def decoder(self) -> sdk.Decoder:
-        return _MultilineDecoder(self._config, self._pattern, self._clock)
+        return _MultilineDecoder(self._config, self._search, self._clock)
+
+
+class _LimitedSearch:
+    """Searches lines for a pattern that must not run away."""
+
+    def __init__(self, pattern: re.Pattern[str], ctx: sdk.Context) -> None:
+        @interruptible
+        def search(line: str) -> re.Match[str] | None:
+            return pattern.search(line)
+
+        self._search = search
+        self._limit = TimeLimit(MATCHING_S_MAX)
+        self._timeouts = ctx.metrics.counter("matchingTimeouts")
+        self._ctx = ctx
+
+    def __call__(self, lines: list[str]) -> list[re.Match[str] | None]:
+        """The first match in each line."""
+        search = self._search
+        found: list[re.Match[str] | None] = []
+        while len(found) < len(lines):
+            begin = len(found)
+            try:
+                with self._limit:
+                    for line in lines[begin:]:
+                        found.append(search(line))  # noqa: PERF401 (what was found before a time-out stays)
+            except TimeLimitExceeded:
+                if len(found) == begin:  # the limit was that of this line alone
+                    self._timeouts.add()
+                    self._ctx.log.warning("A line of pipeline %s takes too long to be searched", self._ctx.pipeline)
+                    found.append(None)
+        return found
 
 
 class _MultilineDecoder:
-    def __init__(self, config: InputConfig, pattern: re.Pattern[str], clock: sdk.Clock) -> None:
-        self._pattern = pattern
+    def __init__(
+        self, config: InputConfig, search: Callable[[list[str]], list[re.Match[str] | None]], clock: sdk.Clock
+    ) -> None:
+        self._search = search
         self._clock = clock
         self._match_is_boundary = config.event_start_pattern is not None or config.event_end_pattern is not None
         self._ends = config.event_end_pattern is not None or config.continuation_line_end_pattern is not None
@@ -151,14 +187,13 @@ class _MultilineDecoder:
     def _joined(self, lines: list[str]) -> list[str]:
         """The events that are complete with these lines."""
         messages: list[str] = []
-        for line in lines:
-            found = self._pattern.search(line) is not None
-            boundary = found is self._match_is_boundary
+        for line, found in zip(lines, self._search(lines), strict=True):
+            boundary = (found is not None) is self._match_is_boundary
             room = self._characters_max - len(self._separator) - len(line)
             if (boundary and not self._ends) or self._event_lines >= self._lines_max or self._event_characters > room:
                 self._close(messages)
             self._event_lines += 1
-            kept = self._pattern.sub("", line, count=1) if found and self._omit else line
+            kept = line[: found.start()] + line[found.end() :] if found is not None and self._omit else line
             if kept:
                 self._event_characters += len(kept) + (len(self._separator) if self._event else 0)
                 self._event.append(kept)

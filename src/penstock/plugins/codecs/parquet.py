@@ -27,6 +27,12 @@ FILE_BYTES_MAX = 16 * 1024 * 1024 * 1024
 """Largest file that is read."""
 ROWS_MAX = 1024
 """Rows of a batch that is read."""
+UNSUSPICIOUS_VALUES = 4_000_000
+VALUES_PER_BYTE_MAX = 100
+"""Beyond the first millions a column may have so many values for each byte of the file."""
+UNSUSPICIOUS_BYTES = 64 * 1024 * 1024
+RATIO_MAX = 100
+"""Beyond the first 64 MiB a column may inflate to so many times the size of the file."""
 GROUP_ROWS_MAX = 100_000
 GROUP_BYTES_MAX = 64 * 1024 * 1024
 """A row group is written when its rows take so much memory."""
@@ -106,14 +112,24 @@ class _ParquetDecoder:
             try:
                 for rows in self._rows(file):
                     yield self._batch(rows)
-            except (self._arrow.ArrowException, OSError, ValueError) as error:
+            except (self._arrow.ArrowException, OSError, ValueError, RecursionError) as error:
                 raise sdk.EventError(f"The Parquet file cannot be read: {error}", cause="parquet") from error
+
+    def _check_size(self, told: Any) -> None:
+        """Refuse a file of which few bytes stand for more than memory can hold."""
+        values_max = max(UNSUSPICIOUS_VALUES, VALUES_PER_BYTE_MAX * self._size)
+        bytes_max = max(UNSUSPICIOUS_BYTES, RATIO_MAX * self._size)
+        for group in map(told.row_group, range(told.num_row_groups)):
+            for column in map(group.column, range(group.num_columns)):
+                if max(column.num_values, told.num_rows) > values_max or column.total_uncompressed_size > bytes_max:
+                    raise sdk.EventError("The Parquet file is too large once decompressed", cause="too_large")
 
     def _batch(self, bodies: list[sdk.Body]) -> sdk.Batch:
         return sdk.Batch(bodies, origin=sdk.Meta("event", received_ms=self._clock.now_ms()))
 
     def _rows(self, file: Any) -> Iterator[list[sdk.Body]]:
         with self._parquet.ParquetFile(file) as source:
+            self._check_size(source.metadata)
             schema = source.schema_arrow
             outdated = _int96_columns(source.schema)
             columns = [_plain_field(self._arrow, field, iso=field.name in outdated) for field in schema]

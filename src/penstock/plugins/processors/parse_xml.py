@@ -20,6 +20,8 @@ _NAMESPACE_END = " "
 _NIL = f"http://www.w3.org/2001/XMLSchema-instance{_NAMESPACE_END}nil"
 _TEXT_NAME = ""
 _BUFFER_BYTES = 65536
+NAMESPACE_CHARACTERS_MAX = 2048
+"""Longest name of a namespace: every element and attribute inside repeats it while the text is read."""
 
 
 class Config(ParseOptions):
@@ -38,6 +40,7 @@ def read_xml(text: str) -> sdk.Body:
     parser.ordered_attributes = True
     parser.EntityDeclHandler = _refuse_entity
     parser.SkippedEntityHandler = _refuse_entity
+    parser.StartNamespaceDeclHandler = _check_namespace
     document = _Document()
     parser.StartElementHandler = document.start
     parser.EndElementHandler = document.end
@@ -52,6 +55,11 @@ def read_xml(text: str) -> sdk.Body:
 
 def _refuse_entity(*_declaration: Any) -> NoReturn:
     raise NotParsed("XML with entities of its own is refused")
+
+
+def _check_namespace(_prefix: str | None, name: str | None) -> None:
+    if name is not None and len(name) > NAMESPACE_CHARACTERS_MAX:
+        raise NotParsed(f"the name of an XML namespace is longer than {NAMESPACE_CHARACTERS_MAX} characters")
 
 
 class _Document:
