@@ -16,6 +16,7 @@ import msgspec
 import orjson
 
 from penstock.core.errors import EventError
+from penstock.core.inline import Inline
 
 PLAIN_DIGITS_MAX = 400
 """Decimals with a longer plain form are written with an exponent."""
@@ -57,6 +58,10 @@ def _fragment(value: Any) -> Any:
     if isinstance(value, float):
         return float(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+INLINE_ENCODE = Inline("dumps(value, fragment)", dumps=orjson.dumps, fragment=_fragment)
+"""`encode` of most values as an expression. It raises TypeError for those that take the slower way."""
 
 
 def _encode_rest(value: Any) -> bytes:

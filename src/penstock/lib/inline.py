@@ -8,13 +8,13 @@ configuration is bound to names.
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from operator import length_hint
 from textwrap import dedent, indent
 from typing import Any
 
-from penstock.core.batch import Batch, Body
+from penstock.core.batch import Batch, Body, copy_value
 from penstock.core.errors import EventError, ExpressionError
 from penstock.core.inline import Inline
 from penstock.core.timelimit import TimeLimitExceeded
@@ -25,6 +25,10 @@ Change = Callable[[Body], None] | Inline
 
 FACTORIES_CACHED_MAX = 512
 """Loops of the same text are compiled once."""
+
+COPIED_ITEM = "(copy_value(item) if type(item) in containers else item)"
+"""A copy of `item`, as an expression with the names of `COPYING`; most items are no containers."""
+COPYING = {"copy_value": copy_value, "containers": frozenset((dict, list))}
 
 PLACE = "len(bodies) - left(events) - 1"
 """The place of the event in its batch, as an expression. It is only worth while where it is seldom needed."""
@@ -55,6 +59,13 @@ def loop(batch, begin):
         except expired:
             return {place}
 """
+_PLACES = """\
+def loop(batch):
+    metas, meta, origin = batch.metas, batch.origin, batch.origin
+    places = []
+{work}
+    return places
+"""
 _OVER_BODIES = "for body in events:"
 _OVER_METAS = "for body, own in zip(events, metas):\n    meta = own or origin"
 
@@ -71,6 +82,17 @@ def compile_loop(change: Change, *, when: Expression | None, fail: Fail) -> Call
 def compile_limited_loop(change: Change, *, when: Expression | None, fail: Fail) -> Callable[[Batch, int], int]:
     """The same from a place on; gives the place at which `TimeLimitExceeded` ended it, or else how many there are."""
     run: Callable[[Batch, int], int] = _compiled(_LIMITED, change, when, fail)
+    return run
+
+
+def compile_places(condition: Expression) -> Callable[[Batch], list[int]]:
+    """A function that gives the places of the events for which the condition holds. It raises what `test` raises."""
+    test = condition.inline("when")
+    loop = "for place, body in enumerate(batch.bodies):"
+    if test.reads_meta:
+        loop += "\n    meta = metas[place] or origin"
+    work = f"{loop}\n    if {test.source}:\n        places.append(place)"
+    run: Callable[[Batch], list[int]] = _bound(_PLACES.format(work=indent(work, " " * 4)), test.names)
     return run
 
 
@@ -92,7 +114,11 @@ def _compiled(frame: str, change: Change, when: Expression | None, fail: Fail) -
     }
     assert names.keys().isdisjoint(surroundings), "a name of the loop cannot be used inside of it"
     names |= surroundings
-    return _factory(frame.format(place=PLACE, work=indent(work, " " * 12)), tuple(names))(*names.values())
+    return _bound(frame.format(place=PLACE, work=indent(work, " " * 12)), names)
+
+
+def _bound(source: str, names: Mapping[str, Any]) -> Any:
+    return _factory(source, tuple(names))(*names.values())
 
 
 def _inside(source: str) -> str:

@@ -20,7 +20,7 @@ from penstock.core.errors import (
 from penstock.core.event import compile_document
 from penstock.core.handle import Handle, JoinedHandle
 from penstock.core.inline import Inline
-from penstock.core.json_text import decode, encode
+from penstock.core.json_text import INLINE_ENCODE, decode, encode
 from penstock.core.key import MISSING
 from penstock.core.metrics import Counter, Gauge, Scope, Summary, Timer
 from penstock.expr import Expression, valid_format
@@ -67,6 +67,7 @@ from penstock.sdk.protocols import (
 
 __all__ = [
     "ALWAYS",
+    "INLINE_ENCODE",
     "MISSING",
     "AwsOptions",
     "Batch",

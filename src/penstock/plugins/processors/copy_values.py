@@ -7,6 +7,7 @@ from pydantic import model_validator
 
 from penstock import sdk
 from penstock.lib.event_keys import Key
+from penstock.lib.inline import COPIED_ITEM, COPYING
 
 
 class Entry(sdk.PluginConfig):
@@ -49,7 +50,7 @@ def _copy(entry: Entry) -> sdk.EventFn | sdk.Inline:
         return lambda body: None
     if source is not None and target is not None:
         may = "source in body" if entry.overwrite_if_to_key_exists else "source in body and target not in body"
-        return sdk.Inline(f"if {may}:\n{_COPY}", source=source, target=target, copy_value=sdk.copy_value)
+        return sdk.Inline(f"if {may}:\n{_COPY}", source=source, target=target, **COPYING)
     get, put, taken = entry.from_key.get, entry.to_key.put, entry.to_key.exists
     overwrite = entry.overwrite_if_to_key_exists
 
@@ -62,10 +63,7 @@ def _copy(entry: Entry) -> sdk.EventFn | sdk.Inline:
     return copy
 
 
-_COPY = """
-    value = body[source]
-    body[target] = copy_value(value) if (kind := type(value)) is dict or kind is list else value
-"""
+_COPY = f"    item = body[source]\n    body[target] = {COPIED_ITEM}"
 
 
 def _between_lists(config: Config, from_list: Key, to_list: Key) -> Callable[[sdk.Body, sdk.Meta], None]:

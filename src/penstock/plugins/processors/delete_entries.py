@@ -103,24 +103,18 @@ def _step(options: Entry | Config, ctx: sdk.Context) -> sdk.BatchFn:
     if options.iterate_on is None and not options.with_keys_regex and all(len(key.parts) == 1 for key in keys):
         return ctx.each(_inline_deletion([key.parts[0] for key in keys]), when=when)
     delete = _deletion(options)
-    of_elements = None if options.iterate_on is None else _for_elements(options, options.iterate_on, delete)
-    if options.with_keys_regex:
-        return each_limited(_by_place(delete, of_elements), when=when, fail=ctx.failure())
-    return ctx.each(delete, when=when) if of_elements is None else ctx.each_event(of_elements, when=when)
+    change = sdk.Inline("delete(body)", delete=delete)
+    if options.iterate_on is not None:
+        change = sdk.Inline("delete(body, meta)", delete=_for_elements(options, options.iterate_on, delete))
+    return (
+        each_limited(change, when=when, fail=ctx.failure()) if options.with_keys_regex else ctx.each(change, when=when)
+    )
 
 
 def _inline_deletion(names: Sequence[str]) -> sdk.Inline:
     if len(names) == 1:
         return sdk.Inline("if name in body:\n    del body[name]", name=names[0])
     return sdk.Inline("for name in names:\n    if name in body:\n        del body[name]", names=tuple(names))
-
-
-def _by_place(
-    delete: sdk.EventFn, of_elements: Callable[[sdk.Body, sdk.Meta], None] | None
-) -> Callable[[sdk.Batch, int], None]:
-    if of_elements is None:
-        return lambda batch, index: delete(batch.bodies[index])
-    return lambda batch, index: of_elements(batch.bodies[index], batch.peek(index))
 
 
 def _deletion(options: Entry | Config) -> sdk.EventFn:

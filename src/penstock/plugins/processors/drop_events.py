@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator
 
 from penstock import sdk
+from penstock.lib.inline import compile_places
 
 
 def _lower(value: object) -> object:
@@ -26,6 +27,8 @@ class Config(sdk.PluginConfig):
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
+    if config.drop_when.is_plain:
+        return _drop_plainly(config.drop_when)
     test = config.drop_when.test
     drop_failed = config.handle_failed_events.startswith("drop")
     silent = config.handle_failed_events.endswith("silently")
@@ -44,6 +47,16 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
     def drop(batch: sdk.Batch) -> sdk.Batch:
         metas, origin = batch.metas, batch.origin
         return batch.drop([i for i, body in enumerate(batch.bodies) if is_dropped(body, metas[i] or origin)])
+
+    return drop
+
+
+def _drop_plainly(condition: sdk.Expression) -> sdk.BatchFn:
+    """For conditions that are true or false whatever the event holds."""
+    places = compile_places(condition)
+
+    def drop(batch: sdk.Batch) -> sdk.Batch:
+        return batch.drop(places(batch))
 
     return drop
 

@@ -10,9 +10,12 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from penstock import sdk
+from penstock.lib.inline import COPIED_ITEM, COPYING
 
 FAILED_ATTRIBUTE = "filter_list_processor_failed_elements"
 COUNT_ATTRIBUTE = "filter_list_processor_failed_elements_count"
+
+_ELEMENT_META = sdk.Meta("event")
 
 
 def _not_empty(value: Any) -> Any:
@@ -36,11 +39,19 @@ class Config(sdk.PluginConfig):
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
+    source, target = config.iterate_on.top, (config.target or config.iterate_on).top
+    if config.keep_element_when.is_plain and source is not None and target is not None:
+        keep = _inline_filter(config.keep_element_when, source, target, config.iterate_on)
+        return ctx.each(keep, when=config.filter_list_when, tags=config.tags_on_failure or ())
+    return _filter(config, ctx)
+
+
+def _filter(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
+    """The loop that serves all conditions."""
     source, keeps, when = config.iterate_on, config.keep_element_when.test, config.filter_list_when
     target = config.target or source
     get, put, in_place = source.get, target.put, target == source
     fail = ctx.failure(config.tags_on_failure or ())
-    element_meta = sdk.Meta("event")
 
     def keep(batch: sdk.Batch, index: int, body: sdk.Body) -> None:
         elements = get(body)
@@ -51,7 +62,7 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
         kept, failed, reason = [], [], ""
         for element in elements:
             try:
-                if keeps(element if type(element) is dict else {"value": element}, element_meta):
+                if keeps(element if type(element) is dict else {"value": element}, _ELEMENT_META):
                     kept.append(element)
             except sdk.ExpressionError as error:
                 failed.append(element)
@@ -72,6 +83,39 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
         return batch
 
     return keep_in_all
+
+
+def _inline_filter(condition: sdk.Expression, source: str, target: str, key: sdk.Key) -> sdk.Inline:
+    """The filter by a condition that is true or false of every element."""
+    keeps = condition.inline("keep")
+
+    def refuse() -> None:
+        raise sdk.EventError(f"The value of {key} is no list", cause="type")
+
+    return sdk.Inline(
+        _FILTER.format(keeps=keeps.source, kept="item" if source == target else COPIED_ITEM),
+        source=source,
+        target=target,
+        element_meta=_ELEMENT_META,
+        refuse=refuse,
+        **COPYING,
+        **keeps.names,
+    )
+
+
+_FILTER = """
+elements = body.get(source)
+if elements is None:
+    continue
+if type(elements) is not list:
+    refuse()
+event, meta, kept = body, element_meta, []
+for item in elements:
+    body = item if type(item) is dict else {{"value": item}}
+    if {keeps}:
+        kept.append({kept})
+event[target] = kept
+"""
 
 
 EXAMPLES = [

@@ -16,6 +16,10 @@ NAME_CHARACTERS_MAX = 32_000_000
 """Characters of all names made of one event: each one repeats the names above it."""
 
 
+LEVELS_SMALL_MAX = 16
+"""Levels that are flattened by calls; more of them need a stack of their own."""
+
+
 class Config(sdk.PluginConfig):
     source: sdk.ReadKey
     """Key of the object to flatten; an empty text is the whole event."""
@@ -57,11 +61,32 @@ class Config(sdk.PluginConfig):
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
-    change = _flattening(config)
+    flatten = _flattening(config)
+    change: sdk.EventFn | sdk.Inline = flatten
     if config.exclude_keys:
         base = config.source.name
-        change = _with_exceptions(change, [Key(f"{base}/{key.name.removeprefix('/')}") for key in config.exclude_keys])
+        change = _with_exceptions(flatten, [Key(f"{base}/{key.name.removeprefix('/')}") for key in config.exclude_keys])
+    elif config.source.top is not None and config.target.top is not None and not config.remove_processed_fields:
+        change = sdk.Inline(
+            _FLATTEN,
+            source=config.source.top,
+            target=config.target.top,
+            containers=frozenset((dict, list)),
+            flattened=_flattener(config),
+            flatten=flatten,
+        )
     return ctx.each(change, when=config.flatten_when, tags=config.tags_on_failure or ())
+
+
+_FLATTEN = """
+value = body.get(source)
+if type(value) is not dict:
+    flatten(body)
+elif containers.isdisjoint(map(type, value.values())):
+    body[target] = value.copy()
+else:
+    body[target] = flattened(value)
+"""
 
 
 def _flattening(config: Config) -> sdk.EventFn:
@@ -117,7 +142,43 @@ def _add(flat: dict[str, Any], name: str, item: Any) -> None:
         flat[name] = [known, item]
 
 
+def _flatten_small(flat: dict[str, Any], above: str, value: Any, separator: str, levels: int, characters: int) -> int:
+    """Add the members of an object or a list to `flat`: how many characters are left then for names of others.
+
+    Fewer than none are left where names would repeat too much, or where there are more levels than `levels`.
+    """
+    characters -= len(above) * len(value)
+    if characters < 0 or not levels:
+        return -1
+    items = value.items() if type(value) is dict else ((f"[{index}]", item) for index, item in enumerate(value))
+    for name, item in items:
+        kind = type(item)
+        if (kind is dict or kind is list) and item:
+            below = f"{above}{name}{separator}" if kind is dict and (above or name) else f"{above}{name}"
+            characters = _flatten_small(flat, below, item, separator, levels - 1, characters)
+            if characters < 0:
+                return -1
+        else:
+            flat[f"{above}{name}"] = kind() if kind is dict or kind is list else item
+    return characters
+
+
 def _flattener(config: Config) -> Callable[[Any], dict[str, Any]]:
+    flattened, separator = _deep_flattener(config), config.flatten_separator
+    if config.remove_list_indices:
+        return flattened
+
+    def flattened_small(value: Any) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        if type(value) is not dict:
+            return flattened(value)
+        left = _flatten_small(flat, "", value, separator, LEVELS_SMALL_MAX, NAME_CHARACTERS_MAX)
+        return flat if left >= 0 else flattened(value)
+
+    return flattened_small
+
+
+def _deep_flattener(config: Config) -> Callable[[Any], dict[str, Any]]:
     """The walk keeps its own stack: objects may be nested deeper than calls."""
     separator, merge = config.flatten_separator, config.remove_list_indices
     place = "" if config.remove_brackets else "[]" if merge else None

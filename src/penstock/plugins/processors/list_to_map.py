@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from penstock import sdk
 from penstock.lib.event_keys import compile_spread
+from penstock.lib.inline import COPIED_ITEM, COPYING
 
 COPIED_BYTES_MAX = 64 * 1024 * 1024
 """JSON bytes that the copies of objects may come to, where each is kept once for each of its own keys."""
@@ -51,7 +52,46 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
             raise sdk.EventError(f"The list under {source} has elements that are no objects", cause="type")
         put(body, turned(elements))
 
-    return ctx.each(turn, when=config.list_to_map_when, tags=config.tags_on_failure or ())
+    change: sdk.EventFn | sdk.Inline = turn
+    if source.top is not None and not config.use_source_key and (config.target is None or config.target.top):
+        change = sdk.Inline(
+            _inline_turning(config),
+            source=source.top,
+            target=config.target and config.target.top,
+            put=put,
+            turn=turn,
+            key=config.key,
+            value_key=config.value_key,
+            **COPYING,
+        )
+    return ctx.each(change, when=config.list_to_map_when, tags=config.tags_on_failure or ())
+
+
+_TURN = """
+elements = body.get(source)
+if type(elements) is list:
+    members = {{}}
+    for item in elements:
+        if type(item) is not dict or type(name := item.get(key)) is not str:
+            break
+        {keep}
+    else:
+        {put}
+        continue
+turn(body)
+"""
+
+
+def _inline_turning(config: Config) -> str:
+    """Statements for lists of objects that have a text under `key`. The others are left to `turn`, which fails."""
+    item = "" if config.value_key is None else "item = item.get(value_key); "
+    if not config.flatten:
+        keep = f"{item}members.setdefault(name, []).append({COPIED_ITEM})"
+    elif config.flattened_element == "last":
+        keep = f"{item}members[name] = {COPIED_ITEM}"
+    else:
+        keep = f"if name not in members: {item}members[name] = {COPIED_ITEM}"
+    return _TURN.format(keep=keep, put="put(body, members)" if config.target is None else "body[target] = members")
 
 
 def _turning(config: Config) -> Callable[[list[sdk.Body]], sdk.Body]:

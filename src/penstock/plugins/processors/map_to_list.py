@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from penstock import sdk
+from penstock.lib.inline import COPIED_ITEM, COPYING
 
 
 class Config(sdk.PluginConfig):
@@ -30,7 +31,24 @@ class Config(sdk.PluginConfig):
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
-    return ctx.each(_turning(config), when=config.map_to_list_when, tags=config.tags_on_failure or ())
+    turn, source, target = _turning(config), config.source.top, config.target.top
+    change: sdk.EventFn | sdk.Inline = turn
+    if source is not None and target is not None and not config.remove_processed_fields and not config.exclude_keys:
+        turn_quickly = _TURN.format(element=_PAIR if config.convert_field_to_list else _OBJECT)
+        names = {"source": source, "target": target, "key": config.key_name, "value": config.value_name}
+        change = sdk.Inline(turn_quickly, turn=turn, **names, **COPYING)
+    return ctx.each(change, when=config.map_to_list_when, tags=config.tags_on_failure or ())
+
+
+_TURN = """
+members = body.get(source)
+if type(members) is dict:
+    body[target] = [{element} for name, item in members.items()]
+else:
+    turn(body)
+"""
+_PAIR = f"[name, {COPIED_ITEM}]"
+_OBJECT = f"{{key: name, value: {COPIED_ITEM}}}"
 
 
 def _turning(config: Config) -> sdk.EventFn:

@@ -71,7 +71,7 @@ def _step(entry: Entry, ctx: sdk.Context) -> sdk.BatchFn:
     if entry.from_key_regex is None:
         return ctx.each(_move(entry), when=entry.rename_when)
     move = _move_by_regex(entry, entry.from_key_regex)
-    return each_limited(lambda batch, index: move(batch.bodies[index]), when=entry.rename_when, fail=ctx.failure())
+    return each_limited(sdk.Inline("move(body)", move=move), when=entry.rename_when, fail=ctx.failure())
 
 
 def _move(entry: Entry) -> sdk.EventFn | sdk.Inline:

@@ -16,6 +16,8 @@ from penstock.lib.regex import RegexError, compile_java, interruptible
 
 NAMES_REMEMBERED_MAX = 4096
 """Names whose match is remembered; a full memory is cleared."""
+NAMES_INLINED_MAX = 16
+"""Names that are read one by one."""
 
 
 class Config(sdk.PluginConfig):
@@ -42,18 +44,19 @@ def _compiled(expressions: list[str] | None) -> list[re.Pattern[str]]:
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
-    select, when = _selection(config), config.select_when
+    keys, when = config.include_keys or [], config.select_when
+    if not config.include_keys_regex and all(len(key.parts) == 1 for key in keys):
+        return ctx.each(_by_name(list(dict.fromkeys(key.parts[0] for key in keys))), when=when)
+    select = _selection(config)
     if not config.include_keys_regex:
         return ctx.each(select, when=when)
-    return each_limited(lambda batch, index: select(batch.bodies[index]), when=when, fail=ctx.failure())
+    return each_limited(sdk.Inline("select(body)", select=select), when=when, fail=ctx.failure())
 
 
 def _selection(config: Config) -> sdk.EventFn:
     keys = config.include_keys or []
     readers = [(key.get, key.put) for key in keys]
     matches = _any_match(_compiled(config.include_keys_regex)) if config.include_keys_regex else None
-    if matches is None and all(len(key.parts) == 1 for key in keys):
-        return _by_name([key.parts[0] for key in keys])
 
     def select(body: sdk.Body) -> None:
         selected: sdk.Body = {}
@@ -71,13 +74,20 @@ def _selection(config: Config) -> sdk.EventFn:
     return select
 
 
-def _by_name(names: Sequence[str]) -> sdk.EventFn:
-    def select(body: sdk.Body) -> None:
-        selected = {name: body[name] for name in names if body.get(name) is not None}
-        body.clear()
-        body.update(selected)
-
-    return select
+def _by_name(names: Sequence[str]) -> sdk.Inline:
+    if len(names) > NAMES_INLINED_MAX:
+        return sdk.Inline(
+            "selected = {name: body[name] for name in names if body.get(name) is not None}\n"
+            "body.clear()\n"
+            "body.update(selected)",
+            names=tuple(names),
+        )
+    places = range(len(names))
+    reads = [f"value{place} = body.get(name{place})" for place in places]
+    writes = [f"if value{place} is not None: body[name{place}] = value{place}" for place in places]
+    return sdk.Inline(
+        "\n".join((*reads, "body.clear()", *writes)), **{f"name{place}": name for place, name in enumerate(names)}
+    )
 
 
 def _any_match(expressions: Sequence[re.Pattern[str]]) -> Callable[[str], bool]:

@@ -27,10 +27,14 @@ from penstock.lib.text_values import JAVA_WHITESPACE, ReplacementError, compile_
 
 FILE_BYTES_MAX = 64 * 1024 * 1024
 PATHS_CACHED_MAX = 512
+VALUES_REMEMBERED_MAX = 4096
+"""Values whose result is remembered beside those of the map."""
 INTEGER_DIGITS_MAX = 19
 """Longer numbers are compared as decimals, which takes no more time for more digits."""
 
 _NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)", re.ASCII)
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
+"""Numbers whose text is the one they were written as."""
 _RANGE = re.compile(r" *([0-9]+) *- *([0-9]+) *", re.ASCII)
 _NO_MATCH = object()
 _ELEMENT_META = sdk.Meta("event")
@@ -246,12 +250,12 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
 
 
 def _step(mapping: Mapping, target: Target, ctx: sdk.Context) -> sdk.BatchFn:
-    translate = _translation(mapping, target)
+    change, when = _plain(mapping, target), target.translate_when
+    if change is None:
+        change, when = sdk.Inline("translate(body, meta)", translate=_translation(mapping, target)), None
     if target.regex is None:
-        return ctx.each_event(translate)
-    return each_limited(
-        lambda batch, index: translate(batch.bodies[index], batch.peek(index)), when=None, fail=ctx.failure()
-    )
+        return ctx.each(change, when=when)
+    return each_limited(change, when=when, fail=ctx.failure())
 
 
 _Change = Callable[[sdk.Body, sdk.Meta], None]
@@ -268,8 +272,6 @@ def _translation(mapping: Mapping, target: Target) -> _Change:
     if parents:
         return _nested(parents, [leaf for _, leaf in paths], target.target, test, result_of)
     keys = [Key(leaf) for _, leaf in paths]
-    if test is None and not many and "${" not in target.target:
-        return _plain(keys[0], compile_key(target.target)({}, _ELEMENT_META), value_of)
     return _top(keys, target.target, test, result_of)
 
 
@@ -278,21 +280,63 @@ _Results = Callable[[list[Any]], Any]
 _Test = Callable[[sdk.Body, sdk.Meta], bool] | None
 
 
-def _plain(key: Key, target: Key, value_of: Callable[[str], Any]) -> _Change:
-    """The most common mapping: one key to another."""
-    get, put = key.get, target.put
+_TRANSLATE = """
+value = body.get(source)
+if value is None:
+    continue
+result = known.get(value, otherwise) if type(value) is str or type(value) is int else unknown
+if result is unknown:
+    result = find(value)
+if result is not missing:
+    body[target] = result
+"""
 
-    def translate(body: sdk.Body, meta: sdk.Meta) -> None:
-        value = get(body)
-        if value.__class__ is not str:
-            if value is None or value is sdk.MISSING:
-                return
-            value = _scalar_text(value)
-        result = value_of(value)
-        if result is not sdk.MISSING:
-            put(body, result)
 
-    return translate
+def _plain(mapping: Mapping, target: Target) -> sdk.Inline | None:
+    """The most common mapping: from one name at the top to another."""
+    if not isinstance(mapping.source, str) or "${" in mapping.source or "${" in target.target:
+        return None
+    parents, leaf = _path(mapping.source)
+    source = Key(leaf)
+    if parents or source.top is None:
+        return None
+    written = compile_key(target.target)({}, _ELEMENT_META)
+    if written.top is None:
+        return None
+    value_of, (known, otherwise) = _lookup(target), _known(target)
+
+    def find(value: Any) -> Any:
+        result = value_of(value if type(value) is str else _scalar_text(value))
+        if len(known) < VALUES_REMEMBERED_MAX and (type(value) is int or (type(value) is str and len(value) <= 64)):
+            known[value] = result
+        return result
+
+    return sdk.Inline(
+        _TRANSLATE,
+        source=source.top,
+        target=written.top,
+        known=known,
+        otherwise=otherwise,
+        find=find,
+        unknown=_NO_MATCH,
+        missing=sdk.MISSING,
+    )
+
+
+def _known(target: Target) -> tuple[dict[Any, Any], Any]:
+    """Results by value, and the result of all other values; `_NO_MATCH` where those differ or fail."""
+    convert = compile_conversion(target.type)
+    singles, ranges = _parsed(target.map or {}, convert)
+    numbers: dict[Any, Any] = {int(text): value for text, value in singles.items() if _WHOLE.fullmatch(text)}
+    known = numbers | singles
+    if ranges or target.regex is not None:
+        return known, _NO_MATCH
+    if target.default is None:
+        return known, sdk.MISSING
+    try:
+        return known, convert(target.default)
+    except ValueError:
+        return known, _NO_MATCH
 
 
 def _top(keys: list[Key], target: str, test: _Test, result_of: _Results) -> _Change:

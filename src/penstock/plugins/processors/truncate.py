@@ -5,6 +5,7 @@ Data Prepper counts an emoji as two and may cut it in half, it counts as one her
 """
 
 from collections.abc import Callable
+from textwrap import indent
 from typing import Any, Self
 
 from pydantic import model_validator
@@ -44,25 +45,17 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
     return ctx.chain(ctx.each(_truncation(entry), when=entry.truncate_when) for entry in config.entries)
 
 
-def _truncation(entry: Entry) -> sdk.EventFn:
+def _truncation(entry: Entry) -> sdk.EventFn | sdk.Inline:
     start, end = entry.start_at or 0, None if entry.length is None else (entry.start_at or 0) + entry.length
     within = _cut_within(start, end, recursive=entry.recursive)
     keys = entry.source_keys
     if keys is None:
         return lambda body: within(body, body.items())
     if all(len(key.parts) == 1 for key in keys):
-        names = [key.parts[0] for key in keys]
-
-        def cut_top(body: sdk.Body) -> None:
-            for name in names:
-                value = body.get(name)
-                if value.__class__ is str:
-                    if len(value) >= start:
-                        body[name] = value[start:end]
-                elif value is not None:
-                    within(body, ((name, value),))
-
-        return cut_top
+        names, settings = [key.parts[0] for key in keys], {"start": start, "end": end, "within": within}
+        if len(names) == 1:
+            return sdk.Inline(_CUT, name=names[0], **settings)
+        return sdk.Inline(f"for name in names:{indent(_CUT, ' ' * 4)}", names=names, **settings)
     readers = [(key.get, compile_store(key)) for key in keys]
 
     def cut(body: sdk.Body) -> None:
@@ -75,6 +68,16 @@ def _truncation(entry: Entry) -> sdk.EventFn:
                     store(body, holder[""])
 
     return cut
+
+
+_CUT = """
+value = body.get(name)
+if type(value) is str:
+    if len(value) >= start:
+        body[name] = value[start:end]
+elif type(value) is list or type(value) is dict:
+    within(body, ((name, value),))
+"""
 
 
 def _cut_within(start: int, end: int | None, *, recursive: bool) -> Callable[[dict[str, Any], Any], None]:

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import field_validator
 
 from penstock import sdk
+from penstock.lib.inline import COPIED_ITEM, COPYING
 
 
 class Config(sdk.PluginConfig):
@@ -55,7 +56,19 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
         else:
             raise sdk.EventError(f"The value of {target} is no list", cause="type")
 
-    return ctx.each(wrap, when=config.wrap_entries_when, tags=config.tags_on_failure or ())
+    change: sdk.EventFn | sdk.Inline = wrap
+    if source.top is not None and target.top is not None and not exclude and not append:
+        change = sdk.Inline(_WRAP, source=source.top, target=target.top, key=name, wrap=wrap, **COPYING)
+    return ctx.each(change, when=config.wrap_entries_when, tags=config.tags_on_failure or ())
+
+
+_WRAP = f"""
+value = body.get(source)
+if type(value) is list and value:
+    body[target] = [{{key: {COPIED_ITEM}}} for item in value]
+else:
+    wrap(body)
+"""
 
 
 EXAMPLES = [

@@ -14,14 +14,30 @@ class Config(sdk.PluginConfig):
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
-    get, put = config.source.get, (config.target or config.source).put
+    source, target = config.source, config.target or config.source
+    get, put = source.get, target.put
 
     def write(body: sdk.Body) -> None:
         value = get(body)
         if value is not None and value is not sdk.MISSING:
             put(body, sdk.encode(value).decode())
 
-    return ctx.each(write, failures="writeJsonFailedCounter")
+    quick = None
+    if source.top is not None and target.top is not None:
+        quick = sdk.Inline(_WRITE, source=source.top, target=target.top, write=write, **sdk.INLINE_ENCODE.names)
+    return ctx.each(quick or write, failures="writeJsonFailedCounter")
+
+
+_WRITE = f"""
+value = body.get(source)
+if value is not None:
+    try:
+        text = {sdk.INLINE_ENCODE.source}.decode()
+    except TypeError:
+        write(body)
+        continue
+    body[target] = text
+"""
 
 
 EXAMPLES = [

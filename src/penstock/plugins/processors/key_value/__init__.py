@@ -12,7 +12,13 @@ from penstock import sdk
 from penstock.lib.event_keys import compile_spread, replace_invalid_characters_in
 from penstock.lib.limited_loop import each_limited
 from penstock.lib.regex import RegexError, compile_java, interruptible
-from penstock.plugins.processors.key_value.split import BRACKETS, Pairs, compile_split, delimiter_units
+from penstock.plugins.processors.key_value.split import (
+    BRACKETS,
+    Pairs,
+    compile_split,
+    delimiter_units,
+    single_delimiter,
+)
 from penstock.plugins.processors.key_value.tidy import compile_tidy
 
 TransformKey = Literal["none", "lowercase", "uppercase", "capitalize"]
@@ -155,8 +161,55 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
         config.delete_value_regex,
     )
     if not any(expressions):
-        return ctx.each(change, when=when, tags=tags)
+        return ctx.each(_inline_change(config, change) or change, when=when, tags=tags)
     return each_limited(lambda batch, index: change(batch.bodies[index]), when=when, fail=ctx.failure(tags))
+
+
+_SPLIT = """
+text = body.get(source)
+if type(text) is str:
+    members = {}
+    for part in text.split(fields):
+        if part:
+            key, found, value = part.partition(sign)
+            if key in members:
+                break
+            members[key] = value if found else non_match_value
+    else:
+        body[destination] = members
+        continue
+change(body)
+"""
+
+
+def _inline_change(config: Config, change: sdk.EventFn) -> sdk.Inline | None:
+    """Statements for texts in which no key comes twice and whose pairs stay as they are; None for other options."""
+    source, destination = config.source.top, config.destination and config.destination.top
+    fields = single_delimiter(config.field_split_characters or "")
+    sign = single_delimiter(config.value_split_characters or "")
+    tidies = any(getattr(config, name) not in _NOTHING for name in _TIDYING)
+    if source is None or destination is None or fields is None or sign is None:
+        return None
+    if tidies or not config.overwrite_if_destination_exists:
+        return None
+    return sdk.Inline(
+        _SPLIT,
+        source=source,
+        destination=destination,
+        fields=fields,
+        sign=sign,
+        non_match_value=config.non_match_value,
+        change=change,
+    )
+
+
+_TIDYING = (
+    *("normalize_keys", "include_keys", "exclude_keys", "prefix", "default_values", "transform_key", "whitespace"),
+    *("remove_brackets", "value_grouping", "recursive", "drop_keys_with_no_value", "string_literal_character"),
+)
+"""Options that do more than splitting; `skip_duplicate_values` only counts where a key comes twice."""
+_NOTHING: tuple[Any, ...] = (None, False, "", [], {}, "none", "lenient")
+"""Their values where they do nothing."""
 
 
 def _change(config: Config) -> sdk.EventFn:

@@ -48,8 +48,8 @@ def compile_split(
         )
         return grouped.read
     divide = _divider(values, value_regex, non_match_value)
-    sign = None if values is None else _single(values)
-    only = None if fields is None else _single(fields)
+    sign = None if values is None else single_delimiter(values)
+    only = None if fields is None else single_delimiter(fields)
     if only is not None and sign is not None:  # the most common case does without a call for each pair
         return lambda text: [
             (key, value) if found else (key, non_match_value)
@@ -64,7 +64,7 @@ def compile_split(
 
 
 def _divider(characters: str | None, expression: str | None, non_match_value: Any) -> Callable[[str], tuple[str, Any]]:
-    only = None if characters is None else _single(characters)
+    only = None if characters is None else single_delimiter(characters)
     if only is not None:
 
         def divide(part: str) -> tuple[str, Any]:
@@ -81,8 +81,8 @@ def _divider(characters: str | None, expression: str | None, non_match_value: An
     return divide_by_regex
 
 
-def _single(characters: str) -> str | None:
-    """The one character of the delimiter, when it is no more."""
+def single_delimiter(characters: str) -> str | None:
+    """The one character of the delimiter; None where there are more, or none."""
     units = delimiter_units(characters)
     return units[0][-1] if len(units) == 1 and not _is_class(units[0]) else None
 
