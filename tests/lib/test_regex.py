@@ -293,7 +293,7 @@ def test_a_match_that_takes_too_much_memory_is_interrupted(monkeypatch: pytest.M
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert limit_bytes / 2 < peak_bytes < 5 * limit_bytes
+    assert limit_bytes / 2 < peak_bytes < 16 * limit_bytes, "it is looked at now and then, and would take gigabytes"
     with TimeLimit(60):
         assert _run_away(RUNAWAY, "aab")
 
