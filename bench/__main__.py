@@ -1,6 +1,6 @@
 """Measures every path in one run, prints a table, writes bench/results/<time>.json.
 
-python -m bench [--events 300000] [--items 1000000] [--only pass,grok,latency,start,processors,nomatch,export]
+python -m bench [--events 300000] [--items 1000000] [--only pass,grok,latency,start,processors,nomatch,export,units]
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from bench.exports import export_figures, survive
 from bench.floor import floor_us
 from bench.nomatch import nomatch_rows
 from bench.processors import processor_rows
+from bench.units import unit_figures
 
 RESULTS = Path(__file__).parent / "results"
 GROK = '[{grok: {match: {log: ["%{COMBINEDAPACHELOG}"]}}}]'
@@ -135,6 +136,13 @@ def exports(items: int) -> list[Row]:
     return [*rows, chunks]
 
 
+def units() -> list[Row]:
+    """Two units: CPU of the busiest one per event, as a part of what a unit alone takes."""
+    figures = unit_figures()
+    name = "http > grok > opensearch, two units: the busiest one"
+    return [row(name, 1 / figures["gain"], "x one unit", 1 / 1.8, **figures)]
+
+
 def _cpu_of(command: list[str]) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -156,6 +164,7 @@ def main() -> None:
         "nomatch": lambda: [row(*measured) for measured in nomatch_rows()],
         "processors": lambda: [row(*measured) for measured in processor_rows()],
         "export": lambda: exports(options.items),
+        "units": units,
     }
     chosen = options.only.split(",") if options.only else list(parts)
     console = Console()

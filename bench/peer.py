@@ -91,7 +91,9 @@ def stub(*options: str) -> Iterator[Stub]:
 
 
 @contextlib.contextmanager
-def engine(processors: str, sink_port: int, sink_options: dict[str, Any] | None = None) -> Iterator[Engine]:
+def engine(
+    processors: str, sink_port: int, sink_options: dict[str, Any] | None = None, *, units: int = 1
+) -> Iterator[Engine]:
     """The engine with an http source, `processors` and an opensearch sink, ready to be posted to.
 
     `sink_options` come on top of those that name the server.
@@ -111,7 +113,7 @@ def engine(processors: str, sink_port: int, sink_options: dict[str, Any] | None 
         begin = time.monotonic()
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [*command, "--data-dir", str(Path(folder) / "data")],
+                [*command, "--units", str(units), "--data-dir", str(Path(folder) / "data")],
                 stdout=out,
                 stderr=out,
                 env={**os.environ, "PENSTOCK_BIND_HOST": "127.0.0.1"},

@@ -23,6 +23,9 @@ def validate(
     pipelines: Annotated[Path, typer.Argument(help="A pipeline file, or a directory of them.")],
     config: Annotated[Path | None, typer.Option("--config", "-c", help="data-prepper-config.yaml")] = None,
     profile: Annotated[str, typer.Option(help="Rules to check by: engine.")] = "engine",
+    units: Annotated[
+        int, typer.Option(min=1, envvar="PENSTOCK_UNITS", help="Processes that are to share the work.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Check pipelines without starting anything.
@@ -37,7 +40,7 @@ def validate(
     if profile not in PROFILES:
         raise typer.BadParameter(f"{profile} is not one of {', '.join(PROFILES)}", param_hint="--profile")
     documents = read_pipelines(pipelines)
-    plan = make_plan(documents, profile=profile, server_config=read_server_config(config))
+    plan = make_plan(documents, profile=profile, server_config=read_server_config(config), units=units)
     warnings = [*plan.warnings, *_missing_values(documents)]
     if as_json:
         _print_json(plan, warnings)

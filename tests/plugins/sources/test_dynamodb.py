@@ -967,7 +967,7 @@ async def test_a_unit_that_joins_gets_its_share_and_one_that_leaves_gives_it_bac
     await asyncio.sleep(10)
     for other in others:
         await other.stop()
-    assert await world.store.find("pipe|UNIT") == []
+    assert await world.store.find(f"pipe|UNIT|{world.db.table_arn}") == []
     found = [world.sink.ids(), *(other.sink.ids() for other in others)]
     assert all(found), "each unit has delivered something"
     assert sorted(number for numbers in found for number in numbers) == list(range(60))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from penstock import sdk
 from penstock.lib.lease import LeaseStore, Members, Share, Status, share_of
@@ -22,13 +22,22 @@ class Balance:
     """The share of one unit in the shards of a table."""
 
     def __init__(
-        self, store: LeaseStore, *, owner: str, members_of: str, shards_of: str, clock: sdk.Clock, log: logging.Logger
+        self,
+        store: LeaseStore,
+        *,
+        owner: str,
+        table_arn: str,
+        members_of: str,
+        shards_of: str,
+        clock: sdk.Clock,
+        log: logging.Logger,
     ) -> None:
         self._store = store
         self._owner = owner
         self._shards_of = shards_of
         self._clock = clock
         self._log = log
+        self._table_arn = table_arn
         self._members = Members(store, members_of, owner, clock)
         self._living: list[str] = [owner]
         self._changed_at = -math.inf
@@ -49,8 +58,8 @@ class Balance:
             return True
         return self._clock.monotonic() - self._free_since > NOBODY_ELSE_S
 
-    async def look(self, readers: Iterable[LeasedReader]) -> tuple[bool, bool]:
-        """See who is there, and let go of shards that are due to others.
+    async def look(self, readers: Iterable[LeasedReader], streams: Collection[str]) -> tuple[bool, bool]:
+        """See who is there, and let go of shards of these streams that are due to others.
 
         Returns whether there may be something to take, and whether another unit has come to the end of a shard.
         Raises `Transient`.
@@ -59,13 +68,14 @@ class Balance:
         now = self._clock.monotonic()
         changed = living != self._living
         if changed:
-            self._log.info("%d units share the shards of pipeline source %s", len(living), self._shards_of)
+            self._log.info("%d units share the shards of table %s", len(living), self._table_arn)
             self._living, self._changed_at = living, now
         if self.alone:
             self._share = None
             if now - self._changed_at > CHANGE_S:
                 return changed, changed
-        leases = await self._store.find(self._shards_of)
+        # The leases of one pipeline may be those of several tables.
+        leases = [lease for lease in await self._store.find(self._shards_of) if lease.key.rpartition("|")[0] in streams]
         share = share_of(self._owner, living, leases)
         completed = sum(1 for lease in leases if lease.status is Status.COMPLETED)
         ended, self._completed = completed > self._completed, completed

@@ -210,7 +210,8 @@ class _Unit:
         self._balance = Balance(
             store,
             owner=self._owner,
-            members_of=names("UNIT"),
+            table_arn=source._table_arn,
+            members_of=names(f"UNIT|{source._table_arn}"),
             shards_of=self._leader.shards_of,
             clock=ctx.clock,
             log=ctx.log,
@@ -396,7 +397,7 @@ class _Unit:
         while True:
             if self._started:
                 try:
-                    free, ended = await self._balance.look(self._shard_readers())
+                    free, ended = await self._balance.look(self._shard_readers(), self._streams)
                 except (sdk.Transient, LeaseLost) as error:
                     self._log.warning("Work cannot be shared with other units now: %s", error)
                     free = ended = False
