@@ -157,10 +157,16 @@ def test_a_second_order_to_stop_waits_no_longer(tmp_path: Path, monkeypatch: pyt
 
     async def use(supervisor: Supervisor) -> None:
         await until(lambda: all_run(supervisor))
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), "this process hears of Ctrl-C"
+        for unit in supervisor.units:
+            assert unit.process is not None
+            unit.process.send_signal(signal.SIGINT)  # as the terminal does: the units leave it to this process
+        await asyncio.sleep(0.1)
+        assert all_run(supervisor)
         supervisor.stop()
         supervisor.stop_at_once()
 
-    assert supervise(tmp_path, [{"deaf": True}], use) == 130
+    assert supervise(tmp_path, [{"deaf": True}, {}], use) == 130
 
 
 def test_units_ask_for_ports_and_their_counts_are_added_up(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ class Supervisor:
         self._names = list(pipelines)
         self._ports = Ports()
         self._lock: int | None = None
+        self._spawning = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._at_once = False
         self._came_up = False
@@ -181,17 +182,7 @@ class Supervisor:
         unit.state, unit.ended = State.STARTING, None
         ours, theirs = socket.socketpair()
         with theirs:
-            handed = (theirs.fileno(), self._lock)
-            # Ctrl-C goes to the whole process group: the units leave it to this process. The mask is inherited.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *(*self._command, str(unit.number), *map(str, handed)),
-                    stdin=None if unit.number == 1 else asyncio.subprocess.DEVNULL,
-                    pass_fds=handed,
-                )
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            process = await self._spawn(unit.number, (theirs.fileno(), self._lock))
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         writer.write(frame(self._order(unit.number)))
         channel = Channel(reader, writer, answer=self._answer, hear=lambda news: self._hear(unit, news))
@@ -207,6 +198,19 @@ class Supervisor:
                 process.kill()
                 await process.wait()
             unit.process = unit.channel = None
+
+    async def _spawn(self, number: int, handed: tuple[int, int]) -> asyncio.subprocess.Process:
+        """Ctrl-C goes to the whole process group: the units leave it to this process, by the mask they inherit."""
+        async with self._spawning:  # the mask is that of the process
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                return await asyncio.create_subprocess_exec(
+                    *(*self._command, str(number), *map(str, handed)),
+                    stdin=None if number == 1 else asyncio.subprocess.DEVNULL,
+                    pass_fds=handed,
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     async def _answer(self, question: Message) -> Message:
         holder, host, port = question["port"]
