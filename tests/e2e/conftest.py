@@ -19,6 +19,7 @@ from botocore.config import Config
 
 from penstock.testing.services import (
     DynamoDbLocal,
+    KafkaServer,
     Ministack,
     Moto,
     OpenSearchServer,
@@ -38,6 +39,7 @@ SERVICES: dict[str, type[Service]] = {
     "moto": Moto,
     "ministack": Ministack,
     "osmem": Osmem,
+    "kafka": KafkaServer,
 }
 """Fixture name → what it starts."""
 
@@ -112,6 +114,7 @@ dynamodb_local = _service("dynamodb_local")
 moto = _service("moto")
 ministack = _service("ministack")
 osmem = _service("osmem")
+kafka = _service("kafka")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@
 |--------------------|--------------------------------------------|--------------------------|
 | `OpenSearchServer` | OpenSearch itself, one node                | a JDK 21 or newer, Maven |
 | `DynamoDbLocal`    | DynamoDB Local, shard rollover on demand   | a JDK 17 or newer, Maven |
+| `KafkaServer`      | Kafka itself, one broker                   | a JDK 17 or newer, Maven |
 | `Moto`             | emulator: DynamoDB with PITR, S3, SQS, STS | nothing                  |
 | `Ministack`        | emulator: DynamoDB, S3, SQS, STS, Kinesis  | nothing                  |
 | `Osmem`            | OpenSearch look-alike in memory            | a wheel for the platform |
@@ -19,11 +20,13 @@ process that started it. What it needs is fetched once and kept in `cache_folder
 from penstock.testing.services.cache import cache_folder
 from penstock.testing.services.dynamodb_local import DynamoDbLocal
 from penstock.testing.services.emulators import Ministack, Moto, Osmem
+from penstock.testing.services.kafka import KafkaServer
 from penstock.testing.services.opensearch import OpenSearchServer
 from penstock.testing.services.service import Service, ServiceFailed, ServiceUnavailable, free_port
 
 __all__ = [
     "DynamoDbLocal",
+    "KafkaServer",
     "Ministack",
     "Moto",
     "OpenSearchServer",

@@ -9,6 +9,7 @@ MINIMAL = {"hosts": ["https://localhost:9200"], "index": "logs"}
 ARN = "arn:aws:iam::123456789012:role/Example-Role"
 AWS = {"sts_role_arn": ARN, "region": "us-east-1"}
 SEMANTIC = {"semantic_enrichment": {"fields": [{"name": "title", "language": "english"}]}}
+PULL = {"engine": {"kafka": {"bootstrap_servers": ["localhost:9092"]}}}
 PREFERRED = "It is preferred to only use aws option as"
 
 
@@ -117,7 +118,23 @@ def problems(options):
             {"aws": {"serverless_options": {"collection_name": "ab"}}},
             "collection_name should have minimum length of 3 and maximum length of 32",
         ),
-        ({"pull_indexing": {"engine": {"kafka": {}}}}, "not supported yet"),
+        ({"pull_indexing": {"engine": {"kafka": {}}}}, "bootstrap_servers"),
+        ({"pull_indexing": {"engine": {"kinesis": {}}}}, "kinesis"),
+        ({"pull_indexing": PULL, "document_version": "${/v}"}, "document_id is required for pull-based ingestion"),
+        ({"pull_indexing": PULL, "document_id": "${/id}"}, "document_version is required for pull-based ingestion"),
+        (
+            {"pull_indexing": PULL, "action": "upsert"},
+            "pull_indexing does not support update or upsert actions. Only index, create, and delete are supported.",
+        ),
+        (
+            {"pull_indexing": PULL, "actions": [{"type": "update"}]},
+            "pull_indexing does not support update or upsert actions. Only index, create, and delete are supported.",
+        ),
+        (
+            {"pull_indexing": PULL, "index": "a-${/b}"},
+            "pull_indexing does not support dynamic index expressions. The index must be a static name.",
+        ),
+        ({"index": ""}, "indexAlias cannot be empty"),
         ({"bulk_sise": 5}, "bulk_size"),
         (
             {"aws": {"semantic_enrichment": {"fields": [{"name": "title", "language": "latin"}]}}},

@@ -25,12 +25,16 @@ acknowledged when it is written. With external versions only a higher version do
 `index_type: tsdb` writes metrics as samples of time series: a histogram becomes one document for each bucket, its count
 and its sum. When some of them are refused, these alone are sent again or make up the dead letter.
 
+`pull_indexing` writes to the Kafka topic of an index that pulls its documents (OpenSearch 3), each into the partition
+of its shard. The topic is made where it is missing. What the cluster then refuses it does not tell this sink.
+
 Of the entries in `actions` the first that matches is used and `action` where none does; Data Prepper takes the last
 entry when none matches. An unknown action makes a dead letter; Data Prepper loses the event.
 """
 
 from penstock import sdk
 from penstock.plugins.sinks.opensearch.options import Config
+from penstock.plugins.sinks.opensearch.pull import PullSink
 from penstock.plugins.sinks.opensearch.sink import OpenSearchSink
 from penstock.plugins.sinks.opensearch.tsdb import TsdbSink
 
@@ -38,6 +42,8 @@ __all__ = ["EXAMPLES", "Config", "build"]
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BulkSink:
+    if config.pull_indexing is not None:
+        return PullSink(config, ctx)
     return (TsdbSink if config.kind == "tsdb" else OpenSearchSink)(config, ctx)
 
 

@@ -52,6 +52,8 @@ class Documents:
         type_ = config.document_version_type
         self._version_type = None if type_ is None else b',"version_type":"' + type_.encode() + b'"'
         self._script = None if config.script is None else _CompiledScript(config.script)
+        self._pulls = config.pull_indexing is not None
+        """Whether every operation needs its id and version, whatever the action."""
         self._has_options = not (
             self._routing is None and self._version is None and self._version_type is None and self._script is None
         )
@@ -135,11 +137,15 @@ class Documents:
         return sdk.Items(data, slots, keys, rejected)
 
     def _operation(self, action: str, body: sdk.Body, meta: sdk.Meta, name: str, id_: str | None) -> bytes:
+        if self._pulls and (action == "update" or action == "upsert"):
+            raise sdk.EventError(f"pull_indexing does not support the action {action}", cause="action")
         line = self._lines.get((action, name)) or self._line(action, name)
         if id_ is not None:
             if len(id_) > 127 and len(id_.encode("utf-8", "replace")) > ID_BYTES_MAX:
                 raise sdk.EventError(f"id is too long, must be no longer than {ID_BYTES_MAX} bytes", cause="id")
             line += b',"_id":' + _text(id_)
+        elif self._pulls:
+            raise sdk.EventError("document_id is required for pull-based ingestion", cause="id")
         elif action != "index" and action != "create":
             raise sdk.EventError(f"the action {action} needs a document id", cause="id")
         if self._has_options:
@@ -208,7 +214,7 @@ class Documents:
                 options = b',"routing":' + _text(routing) if routing else b""
             except (sdk.EventError, sdk.ExpressionError) as error:
                 self._unfilled("routing", self._routing_source, error)
-        if action == "create":
+        if action == "create" and not self._pulls:
             return options
         if version is not None:
             if id_ is None:

@@ -113,6 +113,21 @@ class SemanticEnrichment(sdk.PluginConfig):
     """Fields of the index that become semantic ones."""
 
 
+class KafkaEngine(sdk.PluginConfig):
+    bootstrap_servers: sdk.NonEmpty[list[sdk.NonEmpty[str]]]
+    """Addresses of brokers, such as `localhost:9092`."""
+
+
+class PullEngine(sdk.PluginConfig):
+    kafka: KafkaEngine
+    """Write to the Kafka topic that the index reads from."""
+
+
+class PullIndexing(sdk.PluginConfig):
+    engine: PullEngine
+    """Where the cluster pulls from."""
+
+
 class Aws(sdk.PluginConfig):
     region: str = "us-east-1"
     """Region that requests are signed for."""
@@ -259,8 +274,9 @@ class Config(sdk.PluginConfig):
     pipeline `dlq_pipeline` where there is one, else to a file in the data directory."""
     query_lookup: QueryLookup | None = None
     """Search for documents that may be there already before writing them; for targets without ids of their own."""
-    pull_indexing: Annotated[dict[str, Any] | None, sdk.NotYet()] = None
-    """Write to a stream that the cluster pulls from."""
+    pull_indexing: PullIndexing | None = None
+    """Write to the stream that the index reads from, instead of bulk requests. The index must exist; `document_id` and
+    `document_version` are needed."""
     aws_sigv4: bool = False
     """Deprecated, use `aws`."""
     aws_region: str = "us-east-1"
@@ -400,6 +416,8 @@ class Config(sdk.PluginConfig):
             raise ValueError(" ".join(broken))
         if self.alias is None:
             raise ValueError("Missing required properties:indexAlias")
+        if not self.alias:
+            raise ValueError("indexAlias cannot be empty")
         compile_index_name(self.alias, normalize=self.normalize_index)
         if self.aws is not None and self.aws.semantic_enrichment is not None:
             self._check_semantic_enrichment(self.aws)
@@ -415,6 +433,9 @@ class Config(sdk.PluginConfig):
 
     def _broken_rules(self) -> list[tuple[bool, str]]:
         aws = self.aws is not None
+        pull = self.pull_indexing is not None
+        types = [self.action, *(entry.type for entry in self.actions or ())]
+        index = self.alias or ""
         preferred = "It is preferred to only use aws option as"
         return [
             (
@@ -426,10 +447,25 @@ class Config(sdk.PluginConfig):
                 "script can only be used with update or upsert actions.",
             ),
             (
-                self.script is not None and self.document_version_type == "external",
-                "document_version_type 'external' is incompatible with script configuration. "
+                self.script is not None and self.document_version_type in ("external", "external_gte"),
+                f"document_version_type '{self.document_version_type}' is incompatible with script configuration. "
                 "OpenSearch does not support external versioning with scripted upserts.",
             ),
+            (
+                pull and ("update" in types or "upsert" in types),
+                "pull_indexing does not support update or upsert actions. Only index, create, and delete are "
+                "supported.",
+            ),
+            (
+                pull and ("${" in index or "%{" in index),
+                "pull_indexing does not support dynamic index expressions. The index must be a static name.",
+            ),
+            (
+                pull and self.document_id is None and self.document_id_field is None,
+                "document_id is required for pull-based ingestion",
+            ),
+            (pull and self.document_version is None, "document_version is required for pull-based ingestion"),
+            (pull and self.query_lookup is not None, "query_lookup has no effect on pull_indexing"),
             (
                 self.dlq is not None and self.dlq_file is not None,
                 "dlq_file option cannot be used along with dlq option",
