@@ -85,6 +85,7 @@ class BulkDelivery:
             self._run(self._bury_rejected(parcel, rejected))
         if items.data:
             self._queue.put_parcel(parcel, items.keys)
+            self._pace.fed()
             if not self._pumping:
                 # Once the chain has given all it has: the chunks of one load travel together.
                 self._pumping = True

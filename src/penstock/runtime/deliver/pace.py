@@ -19,6 +19,9 @@ COLLECT_S_MAX = 0.05
 """Longest time a busy sink collects before it is sent what there is."""
 COLLECT_BYTES_MAX = 1024 * 1024
 """A request of that size is worth its overhead: nothing is waited for any more."""
+QUIET_S = 0.004
+QUIET_BYTES_MIN = 64 * 1024
+"""So much is sent as soon as nothing has come for `QUIET_S`: it is no trickle, and the buffer is full or empty."""
 
 
 def retry_delay_s(level: int, chance: random.Random, *, draining: bool = False) -> float:
@@ -53,8 +56,8 @@ class RetryPauses:
 class Pace:
     """The pace of one sink with several lanes.
 
-    An idle sink is sent to at once; a busy one when there is enough for a request, or one reply time (50 ms at most)
-    after its last reply, so that a trickle does not become a stream of one-document requests.
+    An idle sink is sent to at once; a busy one when there is enough for a request and nothing more comes, or one reply
+    time (50 ms at most) after its last reply, so that a trickle does not become a stream of one-document requests.
 
     A request that was refused as a whole pauses its lane; the others go on. All lanes pause when none of them gets
     through, when the server names a time, and when it is not reached at all: then one request at a time knocks.
@@ -65,6 +68,7 @@ class Pace:
         self._chance = chance
         self._rest_until = 0.0
         self._collect_until: float | None = None
+        self._quiet_at = 0.0
         self._paused_until = 0.0
         self.strikes = 0
         """Requests in a row that were refused as a whole or had no answer."""
@@ -89,10 +93,16 @@ class Pace:
                 if self._collect_until is None:
                     self._collect_until = now + wait_max
                 start = self._collect_until
+            if queued_bytes >= QUIET_BYTES_MIN:
+                start = min(start, self._quiet_at)
         if start > now:
             return start
         self._collect_until = None
         return None
+
+    def fed(self) -> None:
+        """Something new has come."""
+        self._quiet_at = self._now() + QUIET_S
 
     def replied(self, reply_s: float, limits: Limits) -> None:
         """A request is over, whatever became of it."""
