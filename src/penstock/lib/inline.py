@@ -28,6 +28,8 @@ FACTORIES_CACHED_MAX = 512
 
 COPIED_ITEM = "(copy_value(item) if type(item) in containers else item)"
 """A copy of `item`, as an expression with the names of `COPYING`; most items are no containers."""
+COPIED_OBJECT = "(item.copy() if containers.isdisjoint(map(type, item.values())) else copy_value(item))"
+"""The same for an `item` that is an object for sure; most objects in lists hold no containers."""
 COPYING = {"copy_value": copy_value, "containers": frozenset((dict, list))}
 
 PLACE = "len(bodies) - left(events) - 1"

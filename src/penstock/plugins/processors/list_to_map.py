@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from penstock import sdk
 from penstock.lib.event_keys import compile_spread
-from penstock.lib.inline import COPIED_ITEM, COPYING
+from penstock.lib.inline import COPIED_ITEM, COPIED_OBJECT, COPYING
 
 COPIED_BYTES_MAX = 64 * 1024 * 1024
 """JSON bytes that the copies of objects may come to, where each is kept once for each of its own keys."""
@@ -84,13 +84,15 @@ turn(body)
 
 def _inline_turning(config: Config) -> str:
     """Statements for lists of objects that have a text under `key`. The others are left to `turn`, which fails."""
-    item = "" if config.value_key is None else "item = item.get(value_key); "
+    item, copied = "", COPIED_OBJECT
+    if config.value_key is not None:
+        item, copied = "item = item.get(value_key); ", COPIED_ITEM
     if not config.flatten:
-        keep = f"{item}members.setdefault(name, []).append({COPIED_ITEM})"
+        keep = f"{item}members.setdefault(name, []).append({copied})"
     elif config.flattened_element == "last":
-        keep = f"{item}members[name] = {COPIED_ITEM}"
+        keep = f"{item}members[name] = {copied}"
     else:
-        keep = f"if name not in members: {item}members[name] = {COPIED_ITEM}"
+        keep = f"if name not in members: {item}members[name] = {copied}"
     return _TURN.format(keep=keep, put="put(body, members)" if config.target is None else "body[target] = members")
 
 

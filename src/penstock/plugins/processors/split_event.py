@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import field_validator, model_validator
 
 from penstock import sdk
+from penstock.lib.inline import PLACE, compile_loop
 from penstock.lib.limited_loop import each_limited
 from penstock.lib.regex import RegexError, compile_java
 from penstock.lib.text_values import compile_split, compile_store
@@ -66,7 +67,11 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
         elif parts:
             store(body, parts[0])
 
-    find_all = each_limited(find, when=config.split_when, fail=ctx.failure())
+    change = sdk.Inline(f"find(batch, {PLACE})", find=find)
+    if config.delimiter and config.field.top is not None:
+        change = sdk.Inline(_FIND, find=find, field=config.field.top, delimiter=config.delimiter)
+    compile_each = each_limited if config.delimiter_regex else compile_loop
+    find_all = compile_each(change, when=config.split_when, fail=ctx.failure())
 
     def split(batch: sdk.Batch) -> sdk.Batch:
         found.clear()
@@ -74,6 +79,13 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
         return _spread(batch, found, store) if found else batch
 
     return split
+
+
+_FIND = f"""
+value = body.get(field)
+if delimiter in value if type(value) is str else value is not None:
+    find(batch, {PLACE})
+"""
 
 
 def _parting(config: Config) -> Callable[[Any], list[Any]]:
