@@ -29,7 +29,7 @@ class IonError(ValueError):
 
 def read_ion(text: str) -> Any:
     """The first value of an Ion text. Raises `IonError`."""
-    if text.count("{") + text.count("[") <= NESTING_MAX:
+    if _MAY_BE_JSON.match(text) and text.count("{") + text.count("[") <= NESTING_MAX:
         try:
             return _json(text)
         except ValueError:
@@ -67,6 +67,7 @@ _json = msgspec.json.Decoder(
     float_hook=lambda text: _float(text) if "e" in text or "E" in text else _number(text)
 ).decode
 
+_MAY_BE_JSON = re.compile(r'\s*+(?!\{\s*+[^"}\s])')
 _SKIPPED = re.compile(r"(?:[ \t\r\n\f\v]++|//[^\n\r]*+|/\*[^*]*+(?:\*(?!/)[^*]*+)*\*/)*")
 _STOP = r"""(?=[{}\[\](),"' \t\r\n\f\v/]|\Z)"""
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*+")
@@ -90,6 +91,13 @@ _PLAIN_FIELD = re.compile(
 _PLAIN_VALUE = re.compile(
     r"""[ \t\r\n]*+(?:"([^"\\\n\r\ud800-\udfff]*+)"|(?:([A-Za-z_][A-Za-z0-9_]*+)|(-?(?:0|[1-9][0-9]{0,17}+))"""
     r"""|(-?(?:0|[1-9][0-9]*+)\.[0-9]*+))(?=[ \t\r\n]*+[,}\]])|(\{(?!\{)|\[))"""
+)
+_PLAIN_MEMBER = re.compile(
+    r'[ \t\r\n]*+(?:"([^"\\\n\r\ud800-\udfff]*+)"|(?!(?:null|true|false|nan)\b)([A-Za-z_][A-Za-z0-9_]*+))'
+    r'[ \t\r\n]*+:(?!:)[ \t\r\n]*+(?:"([^"\\\n\r\ud800-\udfff]*+)"|([A-Za-z_][A-Za-z0-9_]*+)'
+    r"|(-?(?:0|[1-9][0-9]{0,17}+))|(-?(?:0|[1-9][0-9]*+)\.[0-9]*+)"
+    r"|([1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]++)?Z))"
+    r"[ \t\r\n]*+(?:,|(?=\}))"
 )
 """The tokens that nearly all texts are made of; what these do not match takes the longer way."""
 _ESCAPED = dict(zip("0abtnfrv\"'?\\/", "\0\a\b\t\n\f\r\v\"'?\\/", strict=True))
@@ -150,6 +158,8 @@ class _Reader:
     def _next(self) -> Any:
         """The next value, a container that ends here, or `_OPENED` where one begins."""
         text = self._text
+        if self._end == "}":
+            self._plain_members()
         if self._end == "}" and (field := _PLAIN_FIELD.match(text, self._at)):
             self._name = field[field.lastindex or 0]
             self._at = field.end()
@@ -179,6 +189,27 @@ class _Reader:
                 return self._open(token)
             case _:
                 return token
+
+    def _plain_members(self) -> None:
+        """Go past the members of a struct as far as they are plain ones."""
+        text, at, members, match = self._text, self._at, self._container, _PLAIN_MEMBER.match
+        while (found := match(text, at)) is not None:
+            quoted, name, string, word, integer, decimal, time = found.groups()
+            value: Any = string
+            if string is None:
+                if integer is not None:
+                    value = int(integer)
+                elif word is not None:
+                    value = _WORDS.get(word, word)
+                elif decimal is not None:
+                    value = _number(decimal)
+                elif _is_time(time):
+                    value = time
+                else:
+                    break
+            members[name if quoted is None else quoted] = value
+            at = found.end()
+        self._at = at
 
     def _open(self, char: str) -> object:
         if len(self._around) == NESTING_MAX:
@@ -373,6 +404,15 @@ def _escaped(found: re.Match[str]) -> str:
     if code > 0x10FFFF:
         raise IonError(f"there is no character {digits}")
     return chr(code)
+
+
+def _is_time(text: str) -> bool:
+    """Whether a text of the form of a time in UTC is one."""
+    try:
+        datetime.fromisoformat(text[:19])
+    except ValueError:
+        return False
+    return True
 
 
 def _timestamp(found: re.Match[str]) -> str:

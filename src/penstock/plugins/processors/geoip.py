@@ -127,7 +127,7 @@ class _GeoIp:
         self._ctx = ctx
         self._databases = databases
         self._entries = [
-            (entry.source, entry.target.put, _finder(entry, config, databases)) for entry in config.entries
+            (entry.source.get, entry.target.put, _finder(entry, config, databases)) for entry in config.entries
         ]
         self._version = databases.version
         counter = ctx.metrics.counter
@@ -145,11 +145,18 @@ class _GeoIp:
             self._version = self._databases.version
             for _, _, find in self._entries:
                 find.cache_clear()
-        for index in chosen:
-            if readable:
-                self._enrich(batch, index)
-            else:
+        if not readable:
+            for index in chosen:
                 self._end(batch, index, {"engine"}, looked_up=False)
+            return batch
+        bodies, enrich, succeeded = batch.bodies, self._enrich, 0
+        for index in chosen:
+            causes = enrich(bodies[index])
+            if causes is None:
+                succeeded += 1
+            else:
+                self._end(batch, index, causes)
+        self._succeeded.add(succeeded)
         return batch
 
     def _chosen(self, batch: sdk.Batch) -> Sequence[int]:
@@ -165,36 +172,29 @@ class _GeoIp:
                 self._fail_condition(batch, index, error)
         return chosen
 
-    def _enrich(self, batch: sdk.Batch, index: int) -> None:
-        body = batch.bodies[index]
-        causes: set[str] = set()
-        for source, put, find in self._entries:
-            value = source.get(body)
-            if value is None or value is sdk.MISSING or isinstance(value, dict | list):
-                causes.add("no_valid_ip")
-                continue
-            text = value if type(value) is str else java_text(value)
+    def _enrich(self, body: sdk.Body) -> set[str] | None:
+        """Write what is known of the addresses of an event; returns what went wrong, None where all went well."""
+        causes: set[str] | None = None
+        for get, put, find in self._entries:
+            value = get(body)
             try:
-                found = find(text) if len(text) <= ADDRESS_CHARACTERS_MAX else None
-                if found is None:
-                    causes.add("no_valid_ip")
-                elif not found:
-                    causes.add("ip_not_found")
-                else:
-                    put(body, sdk.copy_value(found))
+                text = value if type(value) is str else _text(value)
+                found = find(text) if text is not None and len(text) <= ADDRESS_CHARACTERS_MAX else None
+                if found:
+                    put(body, _copied(found))
+                    continue
+                cause = "no_valid_ip" if found is None else "ip_not_found"
             except DatabaseFailure as error:
-                causes.add("engine")
+                cause = "engine"
                 self._ctx.log.error("Pipeline %s: %s", self._ctx.pipeline, error)
             except sdk.EventError as error:  # the target is below a value that is no object
-                causes.add(error.cause)
+                cause = error.cause
                 self._ctx.log.warning("An event of pipeline %s was not changed: %s", self._ctx.pipeline, error)
-        self._end(batch, index, causes)
+            causes = {cause} if causes is None else causes | {cause}
+        return causes
 
     def _end(self, batch: sdk.Batch, index: int, causes: set[str], *, looked_up: bool = True) -> None:
         """Tag and count an event by what went wrong."""
-        if not causes:
-            self._succeeded.value += 1
-            return
         self._failed.add()
         config = self._config
         tags: list[str] = []
@@ -210,6 +210,19 @@ class _GeoIp:
                 tags += config.tags_on_engine_failure or ()
         if tags:
             batch.tag(index, tags)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or value is sdk.MISSING or isinstance(value, dict | list) else java_text(value)
+
+
+def _copied(found: dict[str, Any]) -> dict[str, Any]:
+    """What is remembered belongs to no event. Only the location is an object."""
+    copied = found.copy()
+    location = copied.get("location")
+    if location is not None:
+        copied["location"] = location.copy()
+    return copied
 
 
 def _finder(entry: Entry, config: Config, databases: Databases) -> Any:

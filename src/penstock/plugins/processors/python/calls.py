@@ -34,15 +34,26 @@ class Calls:
     dropped: sdk.Counter
 
     def one_by_one(self) -> sdk.BatchFn:
-        call = self._one()
+        call, with_meta = self._one(), self.meta
+        function, events, copied = self.function, compile_events(copy=self.copy), _copier(copy=self.copy)
 
         def run(batch: sdk.Batch) -> sdk.Batch:
             parts: Parts = {}
+            bodies = batch.bodies
             for index in self._places(batch):
                 try:
-                    body, meta = self._arguments(batch, index)
-                    result = call(body, meta)
-                    self._take(batch, index, result, meta, parts)
+                    if with_meta:
+                        body, meta = self._arguments(batch, index)
+                        self._take(batch, index, call(body, meta), meta, parts)
+                        continue
+                    try:
+                        result = events(function(copied(bodies[index])))
+                    except RAISED as error:
+                        raise self._failed(error) from None
+                    if type(result) is dict:
+                        bodies[index] = result
+                    else:
+                        self._take(batch, index, result, None, parts)
                 except sdk.EventError as error:
                     self.fail(batch, index, error)
             return self._spread(batch, parts)
@@ -218,6 +229,21 @@ class Calls:
                 self.dropped.add(len(places))
         batch.handles = [None] * len(batch)  # the others have moved
         return sdk.Batch(bodies, metas, handles, batch.origin)
+
+
+def _copier(*, copy: bool) -> Callable[[sdk.Body], sdk.Body]:
+    """A function that gives what the user's function may change."""
+    if not copy:
+        return lambda body: body
+    holds_no_container = _CONTAINERS.isdisjoint
+
+    def copied(body: sdk.Body) -> sdk.Body:
+        return body.copy() if holds_no_container(map(type, body.values())) else sdk.copy_value(body)
+
+    return copied
+
+
+_CONTAINERS = frozenset((dict, list))
 
 
 class _Loan:
