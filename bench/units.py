@@ -10,7 +10,7 @@ import psutil
 from bench import corpus, peer
 
 GROK = '[{grok: {match: {log: ["%{COMBINEDAPACHELOG}"]}}}]'
-ROUNDS = 30
+ROUNDS = 15
 POSTS = 16
 """Requests of 1,000 events in a round, each over a connection of its own: the system deals connections out by chance."""
 

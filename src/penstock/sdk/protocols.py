@@ -7,6 +7,11 @@
 | processor | `BatchFn`, or a `HoldingProcessor` where events are held back |
 | sink | `BulkSink` (encode, send) or `WriteSink` (write) |
 | codec | `build_decoder(InputConfig, ctx) -> InputCodec`, `build_encoder(OutputConfig, ctx) -> OutputCodec` |
+
+Several units, processes that share the work, may run a pipeline. A source whose module says `SHARES_WORK = True` runs
+in all of them (they share its port, through `Context.share_port`, or its partitions, by leases), any other in the first
+one alone. A module of another kind that cannot work in several units has `one_unit_only(config)`, which returns the
+reason and what to do instead, or None where these options allow it.
 """
 
 from __future__ import annotations
