@@ -246,10 +246,12 @@ def export_figures(items: int, form: str) -> dict[str, Any]:
 
 
 def survive(items: int, form: str = "DYNAMODB_JSON") -> dict[str, Any]:
-    """Kill the engine at 40 %, start it again, let changes follow: what was sent twice, and whether all arrived."""
+    """Kill the engine at 40 %, start it again, let changes follow: what was sent twice, memory, whether all arrived."""
     with tempfile.TemporaryDirectory() as folder, table(items, form) as source:
         engine = Engine(Path(folder), source.port, form)
         try:
+            wait_for(source, engine, items // 4)
+            rss = [round(engine.rss_mb())]
             wait_for(source, engine, items * 2 // 5)
             engine.end(signal.SIGKILL)
             killed_at = source.operations()
@@ -257,6 +259,9 @@ def survive(items: int, form: str = "DYNAMODB_JSON") -> dict[str, Any]:
                 source.ask("/_put", numbers)
             source.ask("/_delete", [*range(7, items, items // 50)])
             engine = Engine(Path(folder), source.port, form)
+            for quarter in (2, 3, 4):
+                wait_for(source, engine, items * quarter // 4)
+                rss.append(round(engine.rss_mb()))
             engine.wait_log("All Exports are done, streaming can continue", 300)
             source.ask("/_put", [*range(items + 50, items + 100)])
             give_up = time.monotonic() + 30
@@ -269,6 +274,7 @@ def survive(items: int, form: str = "DYNAMODB_JSON") -> dict[str, Any]:
         "sent_twice": told["again"],
         "killed_at": killed_at,
         "chunks_a_file": round(told["again"] / FILES / LINES_MAX, 2),
+        "rss_mb_at_quarters": rss,
         "equal": not any(left.values()),
         **left,
     }

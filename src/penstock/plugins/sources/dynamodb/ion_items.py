@@ -17,8 +17,11 @@ from penstock.plugins.sources.dynamodb import attributes
 
 _MARKER = "$ion_1_0"
 _decoder = msgspec.json.Decoder(dict[str, Any], float_hook=attributes.number)
-_NAME = re.compile(rb"([A-Za-z_$][A-Za-z0-9_$]*+)(?=:(?!:))")
-_ANY_NAME = re.compile(rb"'?((?<=')[^'\\\0]*+(?=':(?!:))|(?<!')[A-Za-z_$][A-Za-z0-9_$]*+(?=:(?!:)))'?")
+_NAME = re.compile(rb"(?<![A-Za-z0-9_$])([A-Za-z_$][A-Za-z0-9_$]*+)(?=:(?!:))")
+_ANY_NAME = re.compile(rb"'?((?<=')[^'\\\0]*+(?=':(?!:))|(?<!['A-Za-z0-9_$])[A-Za-z_$][A-Za-z0-9_$]*+(?=:(?!:)))'?")
+_SETS = (b"$dynamodb_SS::[", b"$dynamodb_NS::[", b"$dynamodb_BS::[")
+_WHOLE = re.compile(rb"\.(?<=[0-9]\.)(?=[,}\]])")
+"""The point behind a whole number."""
 _TENS = re.compile(rb"[dD](?=[-+0-9])")
 _BLOB = re.compile(rb"\{\{\s*+([A-Za-z0-9+/=]*+)\s*+\}\}")
 _VALUE = re.compile(
@@ -38,6 +41,7 @@ _VALUE = re.compile(
 )
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))", re.DOTALL)
 _ESCAPED = dict(zip("0abtnfrv\"'?\\/", "\0\a\b\t\n\f\r\v\"'?\\/", strict=True))
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDS = {"true": True, "false": False}
 
 
@@ -73,9 +77,10 @@ def _as_json(text: bytes) -> bytes:
     rest = b"\1".join(parts[::2])
     if b"'" in rest:
         raise ValueError("a name holds a quote")
-    rest = rest.replace(b"$ion_1_0 ", b"").replace(b".,", b",").replace(b".}", b"}").replace(b".]", b"]")
+    rest = _WHOLE.sub(b"", rest.removeprefix(b"$ion_1_0 ").replace(b"\n$ion_1_0 ", b"\n"))
     if b"::" in rest:
-        rest = rest.replace(b"$dynamodb_SS::", b"").replace(b"$dynamodb_NS::", b"").replace(b"$dynamodb_BS::", b"")
+        for annotation in _SETS:
+            rest = rest.replace(annotation, b"[")
     if b"{{" in rest:
         rest = _BLOB.sub(rb'"\1"', rest)
     parts[::2] = _TENS.sub(b"e", rest).split(b"\1")
@@ -149,7 +154,12 @@ def _scalar(number: str | None, word: str | None, escaped: str | None, blob: str
 
 
 def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(_character, text) if "\\" in text else text
+    if "\\" not in text:
+        return text
+    text = _ESCAPE.sub(_character, text)
+    if _SURROGATE.search(text):  # a character in two halves; a lone half cannot be written anywhere
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def _character(found: re.Match[str]) -> str:
