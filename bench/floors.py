@@ -314,14 +314,19 @@ def mark(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def call_function(bodies: Bodies) -> None:
-    """The function on a copy, so that an event for which it fails stays as it was."""
+    """The function on a copy, so that an event for which it fails stays as it was; its result has to be plain."""
+    plain = {str, int, float, bool, type(None)}
     for place, body in enumerate(bodies):
         try:
             result = mark({**body})
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             continue
         assert type(result) is dict
-        bodies[place] = result
+        for value in result.values():
+            if type(value) not in plain:
+                break
+        else:
+            bodies[place] = result
 
 
 def select_entries(bodies: Bodies) -> None:

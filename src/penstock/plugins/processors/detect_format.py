@@ -68,11 +68,16 @@ def _format(text: str, pair_tests: list[_HasPairs]) -> str | None:
         return "json"
     if text.startswith("<?xml") or (text.startswith("<") and text.endswith(">")):
         return "xml"
-    lines = [line.removesuffix("\r") for line in text.split("\n", LINES_MAX)[:LINES_MAX]]
-    commas = [line.count(",") for line in lines]
-    if len(lines) > 1 and commas[1:].count(commas[0]) >= len(lines) // 2:
-        return "csv"
-    return "keyvalue" if any(has_pairs(lines[0]) for has_pairs in pair_tests) else None
+    if "\n" in text:
+        lines = [line.removesuffix("\r") for line in text.split("\n", LINES_MAX)[:LINES_MAX]]
+        commas = [line.count(",") for line in lines]
+        if commas[1:].count(commas[0]) >= len(lines) // 2:
+            return "csv"
+        text = lines[0]
+    for has_pairs in pair_tests:
+        if has_pairs(text):
+            return "keyvalue"
+    return None
 
 
 def _pair_tests(config: Config) -> list[_HasPairs]:

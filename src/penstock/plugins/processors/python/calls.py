@@ -235,15 +235,16 @@ def _copier(*, copy: bool) -> Callable[[sdk.Body], sdk.Body]:
     """A function that gives what the user's function may change."""
     if not copy:
         return lambda body: body
-    holds_no_container = _CONTAINERS.isdisjoint
 
     def copied(body: sdk.Body) -> sdk.Body:
-        return body.copy() if holds_no_container(map(type, body.values())) else sdk.copy_value(body)
+        for value in body.values():
+            kind = type(value)
+            if kind is dict or kind is list:
+                nested: sdk.Body = sdk.copy_value(body)
+                return nested
+        return body.copy()  # a flat event, as most are
 
     return copied
-
-
-_CONTAINERS = frozenset((dict, list))
 
 
 class _Loan:
