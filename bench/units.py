@@ -10,15 +10,17 @@ import psutil
 from bench import corpus, peer
 
 GROK = '[{grok: {match: {log: ["%{COMBINEDAPACHELOG}"]}}}]'
-ROUNDS = 15
-POSTS = 16
-"""Requests of 1,000 events in a round, each over a connection of its own: the system deals connections out by chance."""
+ROUNDS = 20
+POSTS = 64
+"""Requests in a round, each over a connection of its own: the system deals connections out by chance."""
+EVENTS = 250
+"""Events of a request."""
 
 
 def unit_figures() -> dict[str, float]:
     """`gain` is the figure of two units over that of one; microseconds of CPU an event for the rest."""
-    lines = corpus.apache(POSTS * 1000)
-    bodies = [orjson.dumps([{"log": line} for line in lines[i : i + 1000]]) for i in range(0, len(lines), 1000)]
+    lines = corpus.apache(POSTS * EVENTS)
+    bodies = [orjson.dumps([{"log": line} for line in lines[i : i + EVENTS]]) for i in range(0, len(lines), EVENTS)]
     with (
         peer.stub() as stub,
         peer.engine(GROK, stub.port) as one,

@@ -121,6 +121,27 @@ def test_a_unit_that_crashes_is_started_again(
     assert "Unit 1 was killed by SIGKILL; it is started again in 0.1 s" in caplog.messages
 
 
+def test_a_unit_that_cannot_be_started_now_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "RESTART_S_MIN", 0.1)
+    spawn, failures = asyncio.create_subprocess_exec, iter([OSError(11, "Resource temporarily unavailable")])
+
+    async def no_process(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        for error in failures:
+            raise error
+        return await spawn(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", no_process)
+
+    async def use(supervisor: Supervisor) -> None:
+        await until(lambda: all_run(supervisor))
+        assert sum(unit.crashes for unit in supervisor.units) == 1
+
+    assert supervise(tmp_path, [{}, {}], use) == 0
+    assert any("cannot be started: [Errno 11]" in message for message in caplog.messages)
+
+
 def test_a_unit_that_ended_for_good_is_left_alone(tmp_path: Path) -> None:
     assert supervise(tmp_path, [{"code": 0}, {"code": 0}]) == 0
     assert supervise(tmp_path, [{"code": 4}, {"code": 3}]) == 3

@@ -41,6 +41,8 @@ SILENCE_S = 30.0
 GRACE_S = 15.0
 """A unit that has not ended so long after its time to drain is killed."""
 EXIT_INTERRUPTED = 130
+EXIT_NO_PROCESS = 71
+"""As if the process had ended with an error of the system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,12 @@ class Supervisor:
         unit.state, unit.ended = State.STARTING, None
         ours, theirs = socket.socketpair()
         with theirs:
-            process = await self._spawn(unit.number, (theirs.fileno(), self._lock))
+            try:
+                process = await self._spawn(unit.number, (theirs.fileno(), self._lock))
+            except OSError as error:  # no memory, too many processes: it may pass
+                ours.close()
+                log.error("Unit %d cannot be started: %s", unit.number, error)
+                return EXIT_NO_PROCESS
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         writer.write(frame(self._order(unit.number)))
         channel = Channel(reader, writer, answer=self._answer, hear=lambda news: self._hear(unit, news))
