@@ -118,3 +118,9 @@ def test_refused_options():
         build_processor("dissect", {"map": {"ü": "%{a}"}})
     with pytest.raises(ConfigError, match="dissect_when"):
         build_processor("dissect", {"map": {}, "dissect_when": "=="})
+
+
+def test_a_source_that_cannot_be_deleted_leaves_the_event_as_it_was():
+    event = {"lines": ["x y"], "a": 1}
+    (result,) = run_processor("dissect", {"map": {"lines/0": "%{a} %{b}"}, "delete_source": True}, [event])
+    assert result.body == event
