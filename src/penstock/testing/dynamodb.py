@@ -64,6 +64,7 @@ class FakeDynamodb:
     ) -> None:
         self.clock = clock
         self.table_arn = f"arn:aws:dynamodb:{region}:123456789012:table/{table}"
+        self.table_id = "table-1"
         self.key_names = key_names
         self.items: dict[tuple[str, ...], Item] = {}
         self.streams: list[FakeStream] = []
@@ -148,6 +149,13 @@ class FakeDynamodb:
         for shard in stream.shards:
             shard.ending = shard.ending or self._sequence()
 
+    def make_anew(self, view_type: str = "NEW_AND_OLD_IMAGES") -> None:
+        """The table is deleted, its stream with it, and made again under its name."""
+        self.disable_stream()
+        self.items.clear()
+        self.table_id = f"table-{next(self._labels)}"
+        self.enable_stream(view_type)
+
     def fail(self, operation: str, code: str, *, times: int = 1, status: int = 400) -> None:
         """The next `times` calls of `operation` end with that error."""
         self._faults.setdefault(operation, []).extend([(code, status)] * times)
@@ -182,6 +190,7 @@ class FakeDynamodb:
         table: dict[str, Any] = {
             "TableName": self.table_arn.rpartition("/")[2],
             "TableArn": self.table_arn,
+            "TableId": self.table_id,
             "KeySchema": [
                 {"AttributeName": name, "KeyType": kind} for name, kind in zip(self.key_names, kinds, strict=False)
             ],

@@ -1103,3 +1103,134 @@ def test_the_loop_of_these_tests_is_virtual() -> None:
         await asyncio.sleep(3600)
 
     run_virtual(hour())
+
+
+async def losses(world: World) -> dict[str, dict[str, Any]]:
+    """What the store keeps of changes that were lost."""
+    return {lease.progress["what"]: lease.progress for lease in await world.store.find("pipe|LOSS")}
+
+
+@virtual
+async def test_a_loss_is_kept_told_once_and_names_the_way_to_mend_it(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    await world.start()
+    world.db.put(id=1)
+    await world.events(1)
+    await world.stop()
+    delivered_ms = world.sink.metas[-1].attributes["dynamodb_timestamp"]
+    for number in range(2, 6):
+        world.db.put(id=number)
+    world.db.trim(world.db.open_shards()[0], keep=2)
+    await world.start()
+    await world.events(3)
+    await world.stop()
+    ((what, kept),) = (await losses(world)).items()
+    assert "behind sequence number" in what
+    assert (kept["since"], kept["certain"]) == (delivered_ms, True)
+    assert world.counter("streamGaps") == 1
+    told = [record for record in caplog.records if "resync" in record.message]
+    assert [record.levelname for record in told] == ["ERROR"]
+    assert "penstock dynamodb resync PIPELINES --pipeline pipe --table orders" in told[0].message
+
+
+@virtual
+async def test_a_stream_that_is_made_again_may_have_lost_changes(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    await world.start(discovery_interval_s=5.0)
+    world.db.put(id=1)
+    await world.events(1)
+    world.db.disable_stream()
+    world.db.put(id=2)  # is in no stream
+    world.db.enable_stream()
+    world.db.put(id=3)
+    await world.events(2, within_s=300)
+    await asyncio.sleep(60)
+    await world.stop()
+    assert world.sink.ids() == [1, 3]
+    assert {what: kept["certain"] for what, kept in (await losses(world)).items()} == {"stream label-2": False}
+    assert [record.levelname for record in caplog.records if "resync" in record.message] == ["WARNING"]
+
+
+@virtual
+async def test_a_table_that_is_made_again_is_told_of() -> None:
+    world = World()
+    await world.start(discovery_interval_s=5.0)
+    world.db.put(id=1)
+    await world.events(1)
+    world.db.make_anew()
+    world.db.put(id=2)
+    await world.events(2, within_s=300)
+    await world.stop()
+    kept = await losses(world)
+    assert [what for what in kept if what.startswith("table ")] == [f"table {world.db.table_id}"]
+    assert "deleted and made again" in kept[f"table {world.db.table_id}"]["why"]
+
+
+@virtual
+async def test_shards_that_came_and_went_while_nobody_read_are_missed(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    await world.start()
+    world.db.put(id=1)
+    await world.events(1)
+    first = world.db.open_shards()[0]
+    world.db.roll_over()
+    await asyncio.sleep(90)  # the first shard is read to its end
+    await world.stop()
+    second = world.db.open_shards()[0]
+    world.db.roll_over()
+    third = world.db.open_shards()[0]
+    world.db.put(id=2)
+    world.db.roll_over()
+    for shard in (first, second, third):
+        world.db.forget(shard)
+    await asyncio.sleep(2 * 24 * 3600)
+    world.db.put(id=3)
+    await world.start()
+    await world.events(2)
+    await world.stop()
+    assert world.sink.ids() == [1, 3]
+    assert f"shard {third.id}" in await losses(world)
+    assert world.counter("streamGaps") == len(await losses(world))
+
+
+@virtual
+async def test_until_when_changes_are_delivered() -> None:
+    world = World()
+    world.sink.answer = lambda _batch: None
+    await world.start()
+    assert world.source is not None
+    assert not await world.source.delivered_until(world.clock.now_ms())
+    world.db.put(id=1)
+    await asyncio.sleep(60)
+    moment_ms = world.clock.now_ms()
+    assert not await world.source.delivered_until(moment_ms)  # it is on its way
+    assert 0 < world.counter("streamRetentionLeft") < 24 * 3600 - 55
+    for batch in world.sink.held:
+        batch.release_all(ok=True)
+    await asyncio.sleep(1)
+    assert world.counter("streamRetentionLeft") == 24 * 3600
+    await asyncio.sleep(15)
+    assert await world.source.delivered_until(moment_ms)
+    assert not await world.source.delivered_until(world.clock.now_ms())  # one empty read proves nothing
+    world.db.roll_over()  # a shard that is not laid out yet may hold anything
+    assert not await world.source.delivered_until(moment_ms)
+    await asyncio.sleep(120)
+    assert await world.source.delivered_until(moment_ms)
+    await world.stop()
+
+
+@virtual
+async def test_changes_that_cannot_be_delivered_are_told_of_before_they_are_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    world.sink.answer = lambda _batch: None
+    await world.start(pace=Pace(stop=1.0, idle=60.0, save=60.0))
+    world.db.put(id=1)
+    await asyncio.sleep(17 * 3600)
+    assert not [text for text in caplog.messages if "is kept for" in text]
+    await asyncio.sleep(2 * 3600)
+    (first, *_) = [text for text in caplog.messages if "is kept for" in text]
+    assert "not delivered" in first
+    assert "6 h 0" in first or "5 h 59" in first or "5 h 58" in first
+    await world.crash()

@@ -23,6 +23,7 @@ from penstock.plugins.sources.dynamodb.export import (
     file_leases,
 )
 from penstock.plugins.sources.dynamodb.export_items import OVERLAP_MS
+from penstock.plugins.sources.dynamodb.losses import Losses
 from penstock.plugins.sources.dynamodb.records import Versions
 from penstock.plugins.sources.dynamodb.shard import RETENTION_MS
 
@@ -41,6 +42,7 @@ class Leader:
         clock: sdk.Clock,
         meters: sdk.Scope,
         log: logging.Logger,
+        losses: Losses,
         stream: bool = True,
         view_on_remove: str = "NEW_IMAGE",
         export: ExportOptions | None = None,
@@ -52,6 +54,7 @@ class Leader:
         self._start_ms = start_ms
         self._clock = clock
         self._log = log
+        self._losses = losses
         self._stream = stream
         self._view_on_remove = view_on_remove
         self._export = export
@@ -117,7 +120,12 @@ class Leader:
         table = checked.table
         assert table is not None, "without findings there is a table"
         keys = {key["KeyType"]: key["AttributeName"] for key in table["KeySchema"]}
-        changed = {**state, "partitionKey": keys["HASH"], "sortKey": keys.get("RANGE")}
+        changed = {
+            **state,
+            "partitionKey": keys["HASH"],
+            "sortKey": keys.get("RANGE"),
+            "tableId": table.get("TableId") or state.get("tableId"),
+        }
         arns, latest = state["streamArns"], None
         if self._stream:
             latest = table["LatestStreamArn"]
@@ -126,8 +134,24 @@ class Leader:
         if changed != state:
             if arns and latest is not None and latest not in arns:
                 self._log.info("Table %s has a new stream %s", self._table_arn, latest)
+            await self._tell_of_gaps(state, changed)
             await self._store.put_state(self.global_of, self._table_arn, changed)
         return changed
+
+    async def _tell_of_gaps(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        """Before the new state is kept: a unit that dies between the two tells again, and no loss is told twice."""
+        if before.get("tableId") and now["tableId"] and before["tableId"] != now["tableId"]:
+            await self._losses.report(
+                f"table {now['tableId']}",
+                "the table was deleted and made again: documents of items that are there no more stay, items that came "
+                "in other ways than by writes are missing",
+            )
+        elif before["streamArns"] and now["streamArns"] != before["streamArns"]:
+            await self._losses.report(
+                f"stream {now['streamArns'][-1].rpartition('/')[2]}",
+                "the stream was switched off and on again, and what changed in between is in no stream",
+                certain=False,
+            )
 
     async def _plan_export(self, state: dict[str, Any], export: ExportOptions) -> dict[str, Any]:
         """See that there is one export, and note when it is loaded. Returns the state as it is then."""
@@ -138,11 +162,11 @@ class Leader:
             if not await self._store.find(self.shards_of):
                 state["startTime"] = at_ms - OVERLAP_MS
             if self._stream and state["startTime"] < now - RETENTION_MS:
-                self._log.warning(
-                    "The export of table %s is older than what its stream keeps: changes made between it and %s are "
-                    "missing, unless the items change again",
-                    self._table_arn,
-                    "24 hours ago",
+                await self._losses.report(
+                    f"export of {at_ms}",
+                    "the export is older than the 24 hours that a stream keeps; what changed between is missing until "
+                    "it changes again",
+                    since_ms=at_ms,
                 )
             await self._store.put_state(self.global_of, self._table_arn, state)
         key = f"{self._table_arn}|{state['exportTime']}"
@@ -245,6 +269,12 @@ class Leader:
                 continue
             else:
                 versions = Versions.of(state)
+                if shard.parent is not None and not first:  # the link to what was read before is missing
+                    await self._losses.report(
+                        f"shard {shard.parent}",
+                        "the shard was opened and dropped while nothing read this table",
+                        since_ms=_delivered_ms(own),
+                    )
             progress = {
                 "startTime": state["startTime"],
                 "sequenceNumber": None,
@@ -280,3 +310,9 @@ class Leader:
         for lease in own.values():
             await self._store.remove(self.shards_of, lease.key)
         self._log.info("Stream %s of table %s is read to its end", arn, self._table_arn)
+
+
+def _delivered_ms(own: dict[str, Lease]) -> int | None:
+    """The stamp of the latest change that was delivered, milliseconds."""
+    seconds = [lease.progress["second"] for lease in own.values() if "second" in lease.progress]
+    return max(seconds) * 1000 if seconds else None

@@ -18,6 +18,7 @@ from typing import Any
 from penstock import sdk
 from penstock.lib.lease import Lease, LeaseLost, LeaseStore
 from penstock.plugins.sources.dynamodb.api import TableApi
+from penstock.plugins.sources.dynamodb.losses import Losses
 
 REREADS_MAX = 3
 """How often refused events are read again; then they count as errors and reading goes on behind them."""
@@ -42,6 +43,8 @@ class Pace:
     """A read that brings as many is followed by the next at once."""
     behind: float = 15.0
     """So is one whose last record is older than this."""
+    quiet: float = 10.0
+    """How long reads must bring nothing until a shard counts as read to its tip: a single empty read proves nothing."""
     save: float = 1.0
     """From checkpoint to checkpoint."""
     back_off: float = 0.2
@@ -112,6 +115,7 @@ class Surroundings:
     slots: asyncio.Semaphore
     """Reads at once: bounds the pages that wait for room in the buffer."""
     meters: sdk.Scope
+    losses: Losses
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     """There is no export, or all of it is delivered."""
     table_arn: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,8 @@ THROTTLED_QUIETLY_MAX = 3
 """Throttled reads in a row that are not worth a line in the log."""
 START_MARGIN_MS = 120_000
 """Where the service seeks by time, the iterator is asked for this much earlier; the exact line is drawn per record."""
+QUIET_READS_MIN = 3
+"""Reads in a row without records that make a shard quiet, beside the time they take."""
 RETENTION_MS = 24 * 3600 * 1000
 """How long a stream keeps a record."""
 RETENTION_SHORT_MS = 6 * 3600 * 1000
@@ -39,6 +42,57 @@ class ShardReader(LeasedReader):
         """The record that waits for the export: reading goes on with it."""
         self.waiting_since_ms: int | None = None
         """Stamp of that record, while it waits."""
+        self._quiet_reads = 0
+        """Reads in a row that brought nothing."""
+        self._quiet_from_ms = 0
+        self._read_ms = 0
+        self._warned_at = -math.inf
+
+    @property
+    def until_ms(self) -> int:
+        """All changes made before this moment are delivered, as far as the shard tells.
+
+        The service does not say where the tip is, and a read may bring nothing before it. So a shard counts as read to
+        its tip when it has been quiet for a while.
+        """
+        known: int = self._progress.get("second", 0) * 1000
+        quiet_ms = round(self._shared.pace.quiet * 1000)
+        quiet = self._quiet_reads >= QUIET_READS_MIN and self._read_ms - self._quiet_from_ms >= quiet_ms
+        return max(known, self._read_ms - quiet_ms) if quiet and not self._window else known
+
+    @property
+    def unread_since_ms(self) -> int | None:
+        """Stamp of the oldest change that is known and not delivered; None: there is none."""
+        if self.waiting_since_ms is not None or not self._window:
+            return self.waiting_since_ms
+        second = self._window[0].progress.get("second")
+        return None if second is None else second * 1000
+
+    async def tick(self) -> None:
+        self._warn_of_age()
+        await super().tick()
+
+    def _warn_of_age(self) -> None:
+        """What cannot be delivered grows old in the stream; what waits for the export is told of where it waits."""
+        shared, since_ms = self._shared, self.unread_since_ms
+        if since_ms is None or self.waiting_since_ms is not None:
+            return
+        left_ms = since_ms + RETENTION_MS - shared.clock.now_ms()
+        now = shared.clock.monotonic()
+        if left_ms < RETENTION_SHORT_MS and now - self._warned_at >= shared.pace.warn:
+            self._warned_at = now
+            shared.log.warning(
+                "Changes of shard %s are not delivered: the oldest is kept for %s more", self._shard_id, _hours(left_ms)
+            )
+
+    def _note_read(self, records: list[dict[str, Any]], at_ms: int) -> None:
+        self._read_ms = at_ms
+        if records:
+            self._quiet_reads = 0
+            return
+        if self._quiet_reads == 0:
+            self._quiet_from_ms = at_ms
+        self._quiet_reads += 1
 
     async def _read_on(self) -> bool:
         shared, pace = self._shared, self._shared.pace
@@ -50,7 +104,9 @@ class ShardReader(LeasedReader):
                 if iterator is None:
                     iterator = await self._open()
                 async with shared.slots:
+                    at_ms = shared.clock.now_ms()
                     records, iterator = await shared.api.records(iterator)
+                    self._note_read(records, at_ms)
                     shared.progress.add()
                     failures = 0
                     waits = bool(records) and self._has_to_wait(records)
@@ -61,9 +117,12 @@ class ShardReader(LeasedReader):
                     iterator = None
                     continue
             except ShardGone:
-                self._report_loss("the shard exists no more")
+                await self._report_loss("the shard exists no more")
                 return True
             except (sdk.Transient, sdk.Permanent) as error:
+                if isinstance(error, Trimmed):
+                    await self._report_loss("they were older than 24 hours; reading goes on at the oldest there is")
+                    self._position = self._next = None
                 if not self._can_go_on(error, failures):
                     iterator = None
                 await self._back_off(failures)
@@ -76,26 +135,21 @@ class ShardReader(LeasedReader):
         return False
 
     def _can_go_on(self, error: Exception, failures: int) -> bool:
-        """Whether the iterator is still good after `error`; sees to the position and the log."""
+        """Whether the iterator is still good after `error`; sees to the log."""
         shared = self._shared
-        if isinstance(error, IteratorExpired):
-            return False
-        if isinstance(error, Trimmed):
-            self._report_loss("they were older than 24 hours; reading goes on at the oldest record there is")
-            self._position = self._next = None
+        if isinstance(error, IteratorExpired | Trimmed):
             return False
         if not isinstance(error, Throttled) or failures >= THROTTLED_QUIETLY_MAX:
             shared.log.warning("Shard %s cannot be read now: %s", self.lease.key, error)
         return isinstance(error, sdk.Transient)
 
-    def _report_loss(self, why: str) -> None:
+    async def _report_loss(self, why: str) -> None:
         self._shared.errors.add()
-        self._shared.log.error(
-            "Records of shard %s behind sequence number %s that were not read are lost: %s",
-            self.lease.key,
-            self._position or self._next,
-            why,
-        )
+        second = self._progress.get("second")
+        since_ms = self._progress.get("startTime") if second is None else second * 1000
+        position = self._position or self._next
+        what = f"shard {self._shard_id} behind " + (f"sequence number {position}" if position else "its beginning")
+        await self._shared.losses.report(what, why, since_ms=since_ms)
 
     async def _open(self) -> str:
         api, arn, shard = self._shared.api, self._stream_arn, self._shard_id

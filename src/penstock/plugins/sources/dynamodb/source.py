@@ -8,17 +8,18 @@ from typing import Any, Protocol
 
 from penstock import sdk
 from penstock.lib import aws
-from penstock.lib.lease import Lease, LeaseLost, LeaseStore, MemoryStore, SqliteStore, new_owner
-from penstock.plugins.sources.dynamodb.api import TableApi
+from penstock.lib.lease import Lease, LeaseLost, LeaseStore, MemoryStore, SqliteStore, Status, new_owner
+from penstock.plugins.sources.dynamodb.api import ShardGone, TableApi
 from penstock.plugins.sources.dynamodb.balance import NOBODY_ELSE_S, Balance
 from penstock.plugins.sources.dynamodb.data_file import FileReader
 from penstock.plugins.sources.dynamodb.export import Exporter, ExportOptions
 from penstock.plugins.sources.dynamodb.export_items import ItemReader
 from penstock.plugins.sources.dynamodb.leader import Leader
+from penstock.plugins.sources.dynamodb.losses import Losses
 from penstock.plugins.sources.dynamodb.reader import LEASE_S, LeasedReader, Outcome, Pace, Surroundings
 from penstock.plugins.sources.dynamodb.records import Recorder
 from penstock.plugins.sources.dynamodb.removals import send_again
-from penstock.plugins.sources.dynamodb.shard import ShardReader
+from penstock.plugins.sources.dynamodb.shard import RETENTION_MS, ShardReader
 
 SHARDS_MAX = 150
 """Shards that one unit reads at once, as long as others may take the rest."""
@@ -87,13 +88,20 @@ class DynamodbSource:
         self._clients = clients
         self._pace = pace or Pace()
         self._given_store = store
+        self._unit: _Unit | None = None
         self._stopping = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
         self._start_ms = ctx.clock.now_ms()  # what changes while the sinks are not ready yet counts as new
         self._readers: dict[asyncio.Task[Outcome], LeasedReader] = {}
         meters = ctx.metrics
         self._completed = meters.counter("partitionsComplete")
-        for name in ("partitionsCreated", "changeEventsProcessed", "changeEventsProcessingErrors", "shardProgress"):
+        for name in (
+            "partitionsCreated",
+            "changeEventsProcessed",
+            "changeEventsProcessingErrors",
+            "shardProgress",
+            "streamGaps",
+        ):
             meters.counter(name)
         for name in ("JobSuccess", "JobFailure", "S3ObjectsTotal", "S3ObjectsProcessed"):
             meters.counter(f"export{name}")
@@ -110,6 +118,11 @@ class DynamodbSource:
         """Readers of that kind at work."""
         return sum(1 for reader in self._readers.values() if isinstance(reader, kind))
 
+    async def delivered_until(self, moment_ms: int) -> bool:
+        """Whether the export and every change made before this moment are delivered; of all units only this one is
+        asked. Raises `Transient`."""
+        return self._unit is not None and await self._unit.delivered_until(moment_ms)
+
     async def run(self, output: sdk.Output) -> None:
         if self._stopping.is_set():
             return
@@ -117,7 +130,7 @@ class DynamodbSource:
             api = await self._open_api(stack)
             store = self._open_store()
             stack.push_async_callback(store.shut)
-            unit = _Unit(self, api, store, output)
+            unit = self._unit = _Unit(self, api, store, output)
             ended = False
             try:
                 await unit.work(self._stopping)
@@ -192,6 +205,16 @@ class _Unit:
         self._full_since = 0.0
         self._leader_lease: Lease | None = None
         names = ctx.lease_source
+        losses = Losses(
+            store,
+            kept_of=names("LOSS"),
+            pipeline=ctx.pipeline,
+            table_arn=source._table_arn,
+            clock=ctx.clock,
+            meters=meters,
+            log=ctx.log,
+        )
+        self._api = api
         self._leader = Leader(
             api,
             store,
@@ -201,6 +224,7 @@ class _Unit:
             clock=ctx.clock,
             meters=meters,
             log=ctx.log,
+            losses=losses,
             stream=source._stream,
             view_on_remove=source._view_on_remove,
             export=source._export,
@@ -229,6 +253,7 @@ class _Unit:
             use_checkpoints=source._use_checkpoints,
             slots=asyncio.Semaphore(READS_AT_ONCE_MAX),
             meters=meters,
+            losses=losses,
             table_arn=source._table_arn,
             removals_of=names("REMOVAL"),
             during_export=source._during_export,
@@ -238,6 +263,7 @@ class _Unit:
         for name in ("activeChangeEventConsumers", "activeShardsInProcessing"):
             meters.gauge(name, lambda: source.active(ShardReader))
         meters.gauge("activeExportS3ObjectConsumers", lambda: source.active(FileReader))
+        meters.gauge("streamRetentionLeft", self._retention_left_s)
 
     async def work(self, stopping: asyncio.Event) -> None:
         """Lead, take shards and read them until `stopping`; raises what a loop raises."""
@@ -413,6 +439,37 @@ class _Unit:
 
     def _shard_readers(self) -> list[LeasedReader]:
         return [reader for reader in self._readers.values() if isinstance(reader, ShardReader)]
+
+    def _retention_left_s(self) -> float:
+        """How long the oldest change that this unit knows of and has not delivered is kept in the stream, seconds."""
+        readers = [reader for reader in self._readers.values() if isinstance(reader, ShardReader)]
+        since = [since_ms for reader in readers if (since_ms := reader.unread_since_ms) is not None]
+        if not since:
+            return RETENTION_MS / 1000
+        return max(0.0, (min(since) + RETENTION_MS - self._shared.clock.now_ms()) / 1000)
+
+    async def delivered_until(self, moment_ms: int) -> bool:
+        """Whether the export and every change made before this moment are delivered. Raises `Transient`."""
+        if not self._shared.loaded.is_set() or await self._store.find(self._shared.removals_of):
+            return False
+        if not self._source._stream:
+            return True
+        for arn in self._streams:
+            try:
+                shards = await self._api.shards(arn)
+            except ShardGone:
+                continue
+            leases = {lease.key: lease.status for lease in await self._store.find(self._leader.shards_of)}
+            until = {
+                reader.lease.key: reader.until_ms
+                for reader in self._readers.values()
+                if isinstance(reader, ShardReader)
+            }
+            for shard in shards:
+                key = f"{arn}|{shard.id}"
+                if leases.get(key) is not Status.COMPLETED and until.get(key, 0) < moment_ms:
+                    return False
+        return bool(self._streams)
 
     def _has_room(self) -> bool:
         now = self._shared.clock.monotonic()

@@ -33,6 +33,10 @@ class Tables:
         except BaseExceptionGroup as errors:
             raise _first(errors) from errors
 
+    async def delivered_until(self, moment_ms: int) -> bool:
+        """Whether the exports and every change made before this moment are delivered. Raises `Transient`."""
+        return all([await source.delivered_until(moment_ms) for source in self._sources])
+
     async def stop(self) -> None:
         await asyncio.gather(*(source.stop() for source in self._sources))
 
