@@ -32,10 +32,6 @@ RATIO_MAX = 100
 RECORDS_MAX = 1_000_000
 """Records of one block."""
 
-SCHEMA_AND_KEYS = (
-    "Providing a user-defined schema and using sink include or exclude keys is not an allowed configuration."
-)
-
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _INT = range(-(1 << 31), 1 << 31)
 _LONG = range(-(1 << 63), 1 << 63)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from penstock.core.batch import Batch, Body, Meta
 from penstock.core.clock import Clock
 from penstock.core.errors import EventError, ExpressionError
+from penstock.core.event import compile_document
 from penstock.core.inline import Inline
 from penstock.core.metrics import Registry, Scope
 from penstock.expr import Expression
@@ -34,6 +35,12 @@ class SinkOptions:
     """Only these keys are written."""
     exclude_keys: tuple[str, ...] = ()
     """These keys are not written."""
+
+    def compile_document(self) -> Callable[[Body, Meta], Any]:
+        """A function that gives what is written of an event."""
+        return compile_document(
+            include_keys=self.include_keys, exclude_keys=self.exclude_keys, tags_target_key=self.tags_target_key
+        )
 
 
 class Context:

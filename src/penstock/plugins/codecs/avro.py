@@ -11,12 +11,11 @@ import io
 import json
 import os
 from collections.abc import Callable
-from typing import Any, Self
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from penstock import sdk
 from penstock.lib import avro
+from penstock.sdk.schemas import SchemaOptions
 
 BLOCK_BYTES = 64 * 1024
 """Blocks are written when they have this size."""
@@ -26,25 +25,8 @@ class InputConfig(sdk.PluginConfig):
     """There is nothing to configure."""
 
 
-class OutputConfig(sdk.PluginConfig):
-    schema_text: str | None = Field(default=None, alias="schema")
-    """Schema of the records, as JSON."""
-    auto_schema: bool = False
-    """Make the schema of the first event."""
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        if self.schema_text is None and not self.auto_schema:
-            raise ValueError(
-                "The Avro codec requires either defining a schema or setting auto_schema to true to automatically "
-                "generate a schema."
-            )
-        if self.schema_text is not None:
-            try:
-                avro.parse_schema(self.schema_text)
-            except ValueError as error:
-                raise ValueError(f"There is an error in the schema: {error}") from None
-        return self
+class OutputConfig(SchemaOptions):
+    format_name = "Avro"
 
 
 def _library() -> Any:
@@ -186,21 +168,8 @@ class AvroOutput:
 
     def __init__(self, config: OutputConfig, ctx: sdk.Context) -> None:
         self._library = _library()
-        options = ctx.sink_options
-        if config.schema_text is not None and not config.auto_schema and (options.include_keys or options.exclude_keys):
-            raise sdk.ConfigError(avro.SCHEMA_AND_KEYS)
-        self._document = sdk.compile_document(
-            include_keys=options.include_keys,
-            exclude_keys=options.exclude_keys,
-            tags_target_key=options.tags_target_key,
-        )
-        self._schema: Any = None
-        if config.schema_text is not None:
-            self._schema = avro.parse_schema(config.schema_text)
-            try:
-                self._library.parse_schema(self._schema)
-            except Exception as error:  # noqa: BLE001 (the library has no error class of its own for all of this)
-                raise sdk.ConfigError(f"There is an error in the schema: {error}") from None
+        self._document = ctx.sink_options.compile_document()
+        self._schema = config.schema_for(ctx.sink_options, self._library.parse_schema)
 
     def encoder(self) -> sdk.Encoder:
         return _AvroEncoder(self._library, self._document, self._schema)

@@ -228,12 +228,7 @@ class CsvOutput:
         self._config = config
         self._ctx = ctx
         self._skipped = ctx.metrics.counter("rowsSkipped")
-        options = ctx.sink_options
-        self._document = sdk.compile_document(
-            include_keys=options.include_keys,
-            exclude_keys=options.exclude_keys,
-            tags_target_key=options.tags_target_key,
-        )
+        self._document = ctx.sink_options.compile_document()
         header = config.header
         assert header, "the rules see to it"
         self._header = header

@@ -275,12 +275,7 @@ class JsonOutput:
 
     def __init__(self, config: OutputConfig, ctx: sdk.Context) -> None:
         self._head = b"{" + sdk.encode(config.key_name) + b":["
-        options = ctx.sink_options
-        self._document = sdk.compile_document(
-            include_keys=options.include_keys,
-            exclude_keys=options.exclude_keys,
-            tags_target_key=options.tags_target_key,
-        )
+        self._document = ctx.sink_options.compile_document()
 
     def encoder(self) -> sdk.Encoder:
         return _JsonEncoder(self._head, self._document)

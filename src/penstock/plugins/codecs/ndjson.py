@@ -66,11 +66,7 @@ class NdjsonOutput:
 
 class _NdjsonEncoder:
     def __init__(self, options: sdk.SinkOptions) -> None:
-        self._document = sdk.compile_document(
-            include_keys=options.include_keys,
-            exclude_keys=options.exclude_keys,
-            tags_target_key=options.tags_target_key,
-        )
+        self._document = options.compile_document()
 
     def start(self) -> bytes:
         return b""

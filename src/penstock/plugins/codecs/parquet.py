@@ -13,13 +13,13 @@ import base64
 import io
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any, Self
-
-from pydantic import Field, model_validator
+from functools import partial
+from typing import Any
 
 from penstock import sdk
 from penstock.lib import avro
 from penstock.lib.arrow import avro_to_arrow, compile_fit
+from penstock.sdk.schemas import SchemaOptions
 
 MEMORY_BYTES_MAX = 16 * 1024 * 1024
 """Larger files are put aside on disk."""
@@ -43,25 +43,8 @@ class InputConfig(sdk.PluginConfig):
     """There is nothing to configure."""
 
 
-class OutputConfig(sdk.PluginConfig):
-    schema_text: str | None = Field(default=None, alias="schema")
-    """Avro schema of the rows, as JSON."""
-    auto_schema: bool = False
-    """Make the schema of the first event."""
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        if self.schema_text is None and not self.auto_schema:
-            raise ValueError(
-                "The Parquet codec requires either defining a schema or setting auto_schema to true to automatically "
-                "generate a schema."
-            )
-        if self.schema_text is not None:
-            try:
-                avro.parse_schema(self.schema_text)
-            except ValueError as error:
-                raise ValueError(f"There is an error in the schema: {error}") from None
-        return self
+class OutputConfig(SchemaOptions):
+    format_name = "Parquet"
 
 
 def _library() -> tuple[Any, Any]:
@@ -228,21 +211,8 @@ class ParquetOutput:
 
     def __init__(self, config: OutputConfig, ctx: sdk.Context) -> None:
         self._library = _library()
-        options = ctx.sink_options
-        if config.schema_text is not None and not config.auto_schema and (options.include_keys or options.exclude_keys):
-            raise sdk.ConfigError(avro.SCHEMA_AND_KEYS)
-        self._document = sdk.compile_document(
-            include_keys=options.include_keys,
-            exclude_keys=options.exclude_keys,
-            tags_target_key=options.tags_target_key,
-        )
-        self._schema: Any = None
-        if config.schema_text is not None:
-            self._schema = avro.parse_schema(config.schema_text)
-            try:
-                avro_to_arrow(self._library[0], self._schema)
-            except (ValueError, KeyError, TypeError) as error:
-                raise sdk.ConfigError(f"There is an error in the schema: {error}") from None
+        self._document = ctx.sink_options.compile_document()
+        self._schema = config.schema_for(ctx.sink_options, partial(avro_to_arrow, self._library[0]))
 
     def encoder(self, compression: str = "none") -> sdk.Encoder:
         """A fresh encoder for one file, compressed as `none`, `gzip` or `snappy`."""

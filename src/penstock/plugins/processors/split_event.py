@@ -2,48 +2,29 @@
 
 All of them share the delivery promise of the event they come from: the source hears of success when the last one has
 arrived. Events without the field, or with a single part, pass as they are; a list of one element becomes that element.
+Without a delimiter only lists are split.
 """
 
 from collections.abc import Callable
 from typing import Any, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from penstock import sdk
 from penstock.lib.inline import PLACE, compile_loop
 from penstock.lib.limited_loop import each_limited
-from penstock.lib.regex import RegexError, compile_java
 from penstock.lib.text_values import compile_split, compile_store
+from penstock.sdk.splitting import SplitOptions
 
 COPIED_VALUES_MAX = 5_000_000
 """Values that the events made of one may hold together, their own parts not counted."""
 
 
-class Config(sdk.PluginConfig):
+class Config(SplitOptions):
     field: sdk.Key
     """Key of the text or list to split."""
-    delimiter: str | None = None
-    """Character to split texts at. Without a delimiter only lists are split."""
-    delimiter_regex: str | None = None
-    """Regular expression to split texts at, instead of `delimiter`."""
     split_when: sdk.When = sdk.ALWAYS
     """Only events that match this expression are split."""
-
-    @field_validator("delimiter")
-    @classmethod
-    def _is_character(cls, value: str | None) -> str | None:
-        if value is not None and len(value) != 1:
-            raise ValueError("delimiter size must be between 1 and 1")
-        return value
-
-    @field_validator("delimiter_regex")
-    @classmethod
-    def _is_regex(cls, value: str | None) -> str | None:
-        try:
-            compile_java(value or "")
-        except RegexError:
-            raise ValueError("The value of delimiter_regex is not a valid regex string") from None
-        return value
 
     @model_validator(mode="after")
     def _rules(self) -> Self:

@@ -6,39 +6,19 @@ as it was and counted with the cause `timeout`.
 
 from typing import Self
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from penstock import sdk
 from penstock.lib.limited_loop import each_limited
-from penstock.lib.regex import RegexError, compile_java
 from penstock.lib.text_values import compile_change, compile_split
+from penstock.sdk.splitting import SplitOptions
 
 
-class Entry(sdk.PluginConfig):
+class Entry(SplitOptions):
     source: sdk.Key
     """Key of the text to split. Values that are no text are left alone."""
-    delimiter: str | None = None
-    """Character to split at."""
-    delimiter_regex: str | None = None
-    """Regular expression to split at, instead of `delimiter`."""
     split_when: sdk.When = sdk.ALWAYS
     """Only events that match this expression are changed."""
-
-    @field_validator("delimiter")
-    @classmethod
-    def _is_character(cls, value: str | None) -> str | None:
-        if value is not None and len(value) != 1:
-            raise ValueError("delimiter size must be between 1 and 1")
-        return value
-
-    @field_validator("delimiter_regex")
-    @classmethod
-    def _is_regex(cls, value: str | None) -> str | None:
-        try:
-            compile_java(value or "")
-        except RegexError:
-            raise ValueError("The value of delimiter_regex is not a valid regex string") from None
-        return value
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
