@@ -62,15 +62,16 @@ other:
   sink: [{{file: {{path: /tmp/x, append: true}}}}]
 files:
   source: {{http: {{port: 0}}}}
-  sink: [{{file: {{path: /tmp/x}}}}]
+  sink: [{{file: {{path: /tmp/x}}}}, {{stdout: }}]
 """
     found = plan(text)
-    first, second = found.problems
+    first, second, third = found.problems
     assert (first.path, first.line, first.pipeline) == ("counts > processor 1 aggregate", 7, "counts")
     assert first.message.startswith("aggregate is not supported yet with more than one unit: each unit would")
     assert "local_mode: true" in first.suggestion
     assert (second.path, second.pipeline) == ("files > sink 1 file", "files")
     assert "append: true" in second.suggestion
+    assert third.path == "files > sink 2 stdout"
     assert names(found) == ["other"]
     assert not plan(text, units=1).problems
 

@@ -17,6 +17,11 @@ class Config(sdk.PluginConfig):
     pass
 
 
+def one_unit_only(config: Config) -> tuple[str, str] | None:
+    """Why several units cannot print together, and what to do about it."""
+    return "lines of several processes would run into each other.", "run one unit, or write to a file with append: true"
+
+
 class StdoutSink:
     """Writes below Python's own buffers, so that nothing is held back when the process ends."""
 
