@@ -15,6 +15,7 @@ from penstock.core.units import parse_version, version_compatible
 from penstock.plan.blocks import CONNECTOR, Draft, take_apart
 from penstock.plan.catalog import SINGLE_THREAD
 from penstock.plan.check import Checker, connector_name, masked
+from penstock.plan.conflicts import conflicts
 from penstock.plan.extensions import check_extensions
 from penstock.plan.graph import PipelinePlan, Plan, PluginPlan
 from penstock.plan.links import FAILURE_PIPELINE, Links, link
@@ -48,8 +49,11 @@ def make_plan(
     drafts = {name: take_apart(located, references.read) for name, located in documents.pipelines.items()}
     made = {name: _make(draft, checker) for name, draft in drafts.items()}
     links = link(drafts)
+    complete = {name: plan for name, plan in made.items() if plan is not None}
+    for conflict in conflicts(complete.values(), extensions.plugins, server.config.server_port):
+        drafts[conflict.pipeline].problems.append(conflict)
     if units > 1:
-        for refusal in refusals({name: plan for name, plan in made.items() if plan is not None}, links.upstreams):
+        for refusal in refusals(complete, links.upstreams):
             drafts[refusal.pipeline].problems.append(refusal)
     found = [problem for draft in drafts.values() for problem in draft.problems]
     errors = [problem for problem in found if problem.severity == "error"]

@@ -96,6 +96,10 @@ class Entry(sdk.PluginConfig):
         return [name for name in _PATHS if name in included and name not in excluded]
 
 
+NEEDS_EXTENSION = "geoip_service"
+"""The databases come from there."""
+
+
 class Config(sdk.PluginConfig):
     entries: sdk.NonEmpty[list[Entry]]
     """Which addresses to look up."""
@@ -112,9 +116,9 @@ class Config(sdk.PluginConfig):
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
-    databases = ctx.extensions.get("geoip_service")
+    databases = ctx.extensions.get(NEEDS_EXTENSION)
     if databases is None:
-        raise sdk.ConfigError("geoip_service configuration is required when using geoip processor.")
+        raise sdk.ConfigError(f"{NEEDS_EXTENSION} configuration is required when using geoip processor.")
     check()
     return _GeoIp(config, ctx, databases).run
 
