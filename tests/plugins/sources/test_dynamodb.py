@@ -973,6 +973,47 @@ async def test_a_unit_that_joins_gets_its_share_and_one_that_leaves_gives_it_bac
     assert sorted(number for numbers in found for number in numbers) == list(range(60))
 
 
+class SeveredStore:
+    """A lease store that a unit reaches until its machine is gone."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.look_s = 10.0  # as over a network
+        self.severed = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.severed:
+            raise sdk.Transient("the machine is gone")
+        return getattr(self._store, name)
+
+
+@virtual
+async def test_what_a_machine_owned_that_is_gone_is_taken_over_within_a_minute() -> None:
+    world, other = World(), World()
+    other.db, other.store = world.db, world.store
+    store = SeveredStore(world.store)
+    world.db.roll_over(children=3)
+    await world.start(store=store)
+    await other.start(store=SeveredStore(world.store))
+    await asyncio.sleep(100)
+    owners = {lease.owner for lease in await world.store.find("pipe|STREAM") if lease.status is Status.ASSIGNED}
+    assert len(owners) == 2, "both read"
+    (lead,) = await world.store.find("pipe|LEADER")
+    assert lead.owner in owners
+    store.severed = True
+    await world.crash()
+    gone = lead.owner
+    for number in range(30):
+        world.db.put(id=number)
+        if number % 10 == 9:
+            world.db.roll_over()  # children have to be laid out by a new leader
+    await asyncio.sleep(60)
+    assert sorted(other.sink.ids()) == list(range(30))
+    (lead,) = await world.store.find("pipe|LEADER")
+    assert lead.owner not in (gone, None)
+    await other.stop()
+
+
 @virtual
 async def test_a_lost_lease_withdraws_what_is_on_its_way(caplog: pytest.LogCaptureFixture) -> None:
     world = World()

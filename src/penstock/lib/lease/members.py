@@ -7,16 +7,16 @@ share gives the rest up, between two reads; nobody takes a partition from somebo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from penstock.core.clock import Clock
 from penstock.lib.lease.item import Lease, LeaseLost, LeaseStore, Status
 from penstock.lib.lease.owner import is_dead
 
-MEMBER_S = 60.0
-"""A member that has not renewed its item for so long is gone."""
-RENEW_S = 20.0
+MEMBER_S = 45.0
+"""A member that has not renewed its item for so long is gone: within a minute others go on with its work."""
+RENEW_S = 10.0
 
 
 class Members:
@@ -29,10 +29,10 @@ class Members:
         self._clock = clock
         self._own: Lease | None = None
 
-    async def look(self) -> list[str]:
+    async def look(self, free: Callable[[str], Awaitable[None]] | None = None) -> list[str]:
         """Owners that live, in order of their names; this one is among them from now on.
 
-        Forgets the items of those that are gone. Raises `Transient`.
+        `free` is awaited for each owner that is gone, before its item is forgotten. Raises `Transient`.
         """
         await self._stay()
         now = self._clock.now_ms()
@@ -43,6 +43,8 @@ class Members:
             ):
                 living.append(str(item.owner))
             elif item.status is Status.ASSIGNED:
+                if free is not None and item.owner is not None:
+                    await free(item.owner)
                 await self._store.remove(self._source, item.key)
         return sorted({*living, self._owner})
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Iterable
 
 from penstock import sdk
-from penstock.lib.lease import LeaseStore, Members, Share, Status, share_of
+from penstock.lib.lease import LeaseLost, LeaseStore, Members, Share, Status, share_of
 from penstock.plugins.sources.dynamodb.reader import LeasedReader
 
 CHANGE_S = 60.0
@@ -29,12 +29,15 @@ class Balance:
         table_arn: str,
         members_of: str,
         shards_of: str,
+        others_of: Collection[str] = (),
         clock: sdk.Clock,
         log: logging.Logger,
     ) -> None:
         self._store = store
         self._owner = owner
         self._shards_of = shards_of
+        self._others_of = others_of
+        """What else a unit owns: the lead, exports, files."""
         self._clock = clock
         self._log = log
         self._table_arn = table_arn
@@ -64,7 +67,7 @@ class Balance:
         Returns whether there may be something to take, and whether another unit has come to the end of a shard.
         Raises `Transient`.
         """
-        living = await self._members.look()
+        living = await self._members.look(self._free)
         now = self._clock.monotonic()
         changed = living != self._living
         if changed:
@@ -88,6 +91,16 @@ class Balance:
     async def leave(self) -> None:
         """This unit takes nothing any more. Raises `Transient`."""
         await self._members.leave()
+
+    async def _free(self, gone: str) -> None:
+        """What a unit owned that is gone need not wait until its leases run out."""
+        for source in (*self._others_of, self._shards_of):
+            for lease in await self._store.find(source):
+                if lease.owner == gone:
+                    try:
+                        await self._store.give_up(lease)
+                    except LeaseLost:  # it lives after all, or another unit was quicker
+                        continue
 
     def _let_go(self, readers: Iterable[LeasedReader], count: int) -> None:
         """Those that were taken last; they end when what they have read is delivered."""

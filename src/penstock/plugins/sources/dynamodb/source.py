@@ -231,12 +231,16 @@ class _Unit:
             during_export=source._during_export,
         )
         self._leader_of = names("LEADER")
+        self._others_of = [self._leader_of]
+        if source._export is not None:
+            self._others_of += [self._leader.export_of, self._leader.files_of, names("REMOVAL")]
         self._balance = Balance(
             store,
             owner=self._owner,
             table_arn=source._table_arn,
             members_of=names(f"UNIT|{source._table_arn}"),
             shards_of=self._leader.shards_of,
+            others_of=self._others_of,
             clock=ctx.clock,
             log=ctx.log,
         )
@@ -312,10 +316,7 @@ class _Unit:
         try:
             await self._balance.leave()
             # Looked up anew: a loop may have been cut off while it took or renewed one.
-            sources = [self._leader.shards_of, self._leader_of]
-            if self._source._export is not None:
-                sources += [self._leader.export_of, self._leader.files_of, self._shared.removals_of]
-            for source in sources:
+            for source in [self._leader.shards_of, *self._others_of]:
                 for lease in await self._store.find(source):
                     if lease.owner == self._owner:
                         await self._store.give_up(lease)
