@@ -162,7 +162,7 @@ def main() -> None:
         "pass": lambda: throughput("http > opensearch", "[]", "pass", options.events, 2.0),
         "grok": lambda: throughput("http > grok > opensearch", GROK, "grok", options.events, 1.6),
         "nomatch": lambda: [row(*measured) for measured in nomatch_rows()],
-        "processors": lambda: [row(*measured) for measured in processor_rows()],
+        "processors": lambda: [row(*measured, **costs) for *measured, costs in processor_rows()],
         "export": lambda: exports(options.items),
         "units": units,
     }
