@@ -26,6 +26,8 @@ from penstock.testing.dynamodb import FakeDynamodb
 from penstock.testing.dynamodb_export import Export, ExportApi, Names, data_files, manifests
 
 BUCKET = "exports"
+CHANGES_BYTES_MAX = 65_536
+"""What is larger belongs to an export."""
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _TARGET = re.compile(rb"x-amz-target: *\w+\.(\w+)", re.IGNORECASE)
 _ACTION = re.compile(rb'\{"(index|delete)":\{"_index":"[^"]+","_id":"([^"]+)","version":(\d+)')
@@ -81,7 +83,7 @@ class Index:
         self.again = 0
         """Operations whose version was there already."""
         self.arrivals: dict[bytes, int] = {}
-        """When a document first came, in nanoseconds of the monotonic clock; kept for changes only."""
+        """When a document last came, in nanoseconds of the monotonic clock; kept for small requests only."""
 
     def bulk(self, body: bytes, now: int) -> None:
         self.requests += 1
@@ -93,7 +95,7 @@ class Index:
                 self.again += 1
             if version > known:
                 versions[id_] = version if action == b"index" else -version
-                if known > 1:
+                if len(body) < CHANGES_BYTES_MAX:
                     self.arrivals[id_] = now
 
     def told(self) -> dict[str, int]:

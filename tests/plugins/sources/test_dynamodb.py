@@ -739,12 +739,26 @@ async def test_throttled_reads_back_off() -> None:
 async def test_an_idle_shard_is_read_five_times_a_second_at_most() -> None:
     world = World()
     await world.start()
-    await asyncio.sleep(20)
+    await asyncio.sleep(9)
     times = [at for _, at in world.db.reads]
     assert all(later - earlier >= 0.199 for earlier, later in itertools.pairwise(times))
-    assert len(times) > 80
-    world.db.put(id=1)
-    await world.events(1)
+    assert len(times) > 40
+    await asyncio.sleep(10)
+    world.db.reads.clear()
+    await asyncio.sleep(20)
+    assert 39 <= len(world.db.reads) <= 41, "half a second apart where nothing changes"
+    chance, waits = random.Random(1), []
+    for number in range(60):
+        await asyncio.sleep(chance.uniform(11, 15))
+        put_at = asyncio.get_running_loop().time()
+        world.db.put(id=number)
+        await world.events(number + 1)
+        waits.append(world.sink.times[-1] - put_at)
+    assert sorted(waits)[30] <= 0.4
+    assert max(waits) <= 0.51
+    world.db.reads.clear()
+    await asyncio.sleep(5)
+    assert len(world.db.reads) >= 24, "as often as before once something has changed"
     await world.stop()
 
 

@@ -35,6 +35,9 @@ class Pace:
 
     idle: float = 0.2
     """From read to read of a shard with nothing new: the service allows 5 reads a second."""
+    calm: float = 0.5
+    """The same in a shard without changes for `calm_after`: a read costs more than a hundred items do."""
+    calm_after: float = 10.0
     closed_idle: float = 0.05
     """The same in a shard that is closed: its end is near."""
     idle_reads_per_s_max: float = 100.0

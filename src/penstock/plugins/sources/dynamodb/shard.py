@@ -40,6 +40,8 @@ class ShardReader(LeasedReader):
         self._waits = bool(self._progress.get("waitForExport")) and not shared.during_export
         self._next: str | None = self._progress.get("waitingFor") if shared.use_checkpoints else None
         """The record that waits for the export: reading goes on with it."""
+        self._changed_at = shared.clock.monotonic()
+        """Begin of the last read that brought something."""
         self.waiting_since_ms: int | None = None
         """Stamp of that record, while it waits."""
         self._quiet_reads = 0
@@ -212,6 +214,8 @@ class ShardReader(LeasedReader):
 
     async def _pause(self, records: list[dict[str, Any]], began: float, pace: Pace) -> None:
         shared = self._shared
+        if records:
+            self._changed_at = began
         if len(records) >= pace.busy_records:
             return
         span = pace.idle
@@ -222,6 +226,8 @@ class ShardReader(LeasedReader):
         else:
             if self._progress.get("endingSequenceNumber") is not None:
                 span = pace.closed_idle
+            elif began - self._changed_at > pace.calm_after:
+                span = pace.calm
             span = max(span, shared.active / pace.idle_reads_per_s_max)
         await sleep(self._halted, span - (shared.clock.monotonic() - began))
 
