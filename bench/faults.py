@@ -26,6 +26,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench import corpus, peer
+from penstock.lib.dead_letters import read_records
 
 PER_POST = 1000
 GIVE_UP_S = 60.0
@@ -65,6 +66,8 @@ class Outcome:
     """Marks that the server refused for good."""
     dead_letters: list[str]
     """Marks in the dead-letter queue, as often as they stand there."""
+    busy_items: int
+    """Items answered 429."""
     busy: int
     """Requests answered 429 or 503."""
     cuts: int
@@ -87,7 +90,15 @@ class Outcome:
         return found
 
 
-def run(case: Case, events: int, *, seed: int = 1, progress: Callable[[int], None] = lambda done: None) -> Outcome:
+def run(
+    case: Case,
+    events: int,
+    *,
+    seed: int = 1,
+    per_post: int = PER_POST,
+    buffer_size: int = 12_800,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Outcome:
     """Send `events` through the engine to a server that fails in this way; `progress` hears how many have ended."""
     with contextlib.ExitStack() as stack:
         stub = stack.enter_context(peer.stub("--marks", "--seed", str(seed), *case.faults))
@@ -95,13 +106,13 @@ def run(case: Case, events: int, *, seed: int = 1, progress: Callable[[int], Non
         letters = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "dlq.jsonl"
         options = {"dlq_file": str(letters), **({"document_id": "${/mark}"} if case.ids else {})}
         begin = time.monotonic()
-        with peer.engine("[]", stub.port if proxy is None else proxy, options) as engine:
+        with peer.engine("[]", stub.port if proxy is None else proxy, options, buffer_size=buffer_size) as engine:
 
             def ended() -> int:
                 stats = stub.stats()
                 return stats["marks"] + stats["refused"]
 
-            post(engine.port, marked(events), lambda: progress(ended()))
+            post(engine.port, marked(events, per_post), lambda: progress(ended()))
             wait_for(ended, events, progress)
             seconds = time.monotonic() - begin
             process, log = engine.process, engine.log
@@ -118,6 +129,7 @@ def run(case: Case, events: int, *, seed: int = 1, progress: Callable[[int], Non
             outcome["more"],
             set(outcome["refused"]),
             list(_dead_letters(letters)),
+            outcome["busy_items"],
             sum(outcome["requests"].values()),
             0 if proxy is None else int(json.loads(peer.get(proxy, "/_cuts")[1])["cuts"]),
             stub.requests(),
@@ -170,11 +182,11 @@ def _status(link: socket.socket) -> int:
     return int(head[9:12])
 
 
-def marked(events: int) -> Iterator[bytes]:
+def marked(events: int, per_post: int = PER_POST) -> Iterator[bytes]:
     """Bodies of posts, each event with a mark of its own."""
     lines = corpus.apache(5000)
-    for start in range(0, events, PER_POST):
-        numbers = range(start, min(start + PER_POST, events))
+    for start in range(0, events, per_post):
+        numbers = range(start, min(start + per_post, events))
         yield orjson.dumps([{"log": lines[n % len(lines)], "mark": f"m{n}"} for n in numbers])
 
 
@@ -193,8 +205,9 @@ def wait_for(ended: Callable[[], int], events: int, progress: Callable[[int], No
 
 def _dead_letters(path: Path) -> Iterator[str]:
     for file in sorted(path.parent.glob(path.name + "*")):
-        for line in file.read_bytes().splitlines():
-            yield orjson.loads(line)["failedData"]["document"]["mark"]
+        for record in read_records(file.read_bytes().splitlines(keepends=True), {}):
+            assert not isinstance(record, str), f"{file.name}: {record}"
+            yield record.document["mark"]
 
 
 @contextlib.contextmanager
@@ -217,7 +230,9 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(CASES))
     given = parser.parse_args()
     console = Console()
-    table = Table("fault", "events", "once", "more", "dead letters", "refused", "cut", "requests", "events/s", "")
+    table = Table(
+        "fault", "events", "once", "more", "dead letters", "429 items", "refused", "cut", "requests", "events/s", ""
+    )
     failed = False
     for name in given.only.split(","):
         case = CASES[name]
@@ -228,10 +243,19 @@ def main() -> int:
             )
         found = outcome.check(case)
         failed = failed or bool(found)
-        figures = (outcome.events, outcome.once, outcome.more, len(outcome.dead_letters), outcome.busy, outcome.cuts)
+        figures = (outcome.events, outcome.once, outcome.more, len(outcome.dead_letters), outcome.busy_items)
         table.add_row(
             case.title,
-            *(f"{figure:,}" for figure in (*figures, outcome.requests, int(outcome.events / outcome.seconds))),
+            *(
+                f"{figure:,}"
+                for figure in (
+                    *figures,
+                    outcome.busy,
+                    outcome.cuts,
+                    outcome.requests,
+                    int(outcome.events / outcome.seconds),
+                )
+            ),
             "[red]" + "; ".join(found) if found else "[green]ok",
         )
     console.print(table)

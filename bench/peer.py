@@ -92,7 +92,12 @@ def stub(*options: str) -> Iterator[Stub]:
 
 @contextlib.contextmanager
 def engine(
-    processors: str, sink_port: int, sink_options: dict[str, Any] | None = None, *, units: int = 1
+    processors: str,
+    sink_port: int,
+    sink_options: dict[str, Any] | None = None,
+    *,
+    units: int = 1,
+    buffer_size: int = 12_800,
 ) -> Iterator[Engine]:
     """The engine with an http source, `processors` and an opensearch sink, ready to be posted to.
 
@@ -103,7 +108,8 @@ def engine(
         pipeline = Path(folder) / "pipeline.yaml"
         sink = {"hosts": [f"http://127.0.0.1:{sink_port}"], "index": "logs", **(sink_options or {})}
         pipeline.write_text(
-            f"bench:\n  source:\n    http:\n      port: {port}\n  processor: {processors}\n"
+            f"bench:\n  source:\n    http:\n      port: {port}\n"
+            f"  buffer: {{bounded_blocking: {{buffer_size: {buffer_size}}}}}\n  processor: {processors}\n"
             f"  sink:\n    - opensearch: {json.dumps(sink)}\n"
         )
         config = Path(folder) / "config.yaml"

@@ -64,6 +64,7 @@ class Ledger:
         """How many documents hold each mark."""
         self.refused: set[bytes] = set()
         """Marks that were answered 400."""
+        self.busy_items = 0
         self.requests: Counter[str] = Counter()
         self._ids: set[bytes] = set()
         self._items = {429: options.item_429, 400: options.item_400}
@@ -92,6 +93,8 @@ class Ledger:
                     answers[place] = _REFUSED[status]
                     if status == 400:
                         self.refused.add(marks[place])
+                    else:
+                        self.busy_items += 1
         errors = not all(taken)
         if b'"_id":' in body:  # the action lines name documents
             for place, id_ in enumerate(_ID.findall(body)):
@@ -112,6 +115,7 @@ class Ledger:
             "more": len(self.counts) - copies[1],
             "refused": sorted(mark.decode() for mark in self.refused),
             "taken_and_refused": len(self.refused & self.counts.keys()),
+            "busy_items": self.busy_items,
             "requests": dict(self.requests),
         }
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from itertools import compress
 from operator import attrgetter
 from typing import Any
 
@@ -168,13 +170,13 @@ class BulkDelivery:
         sorted_out = _by_part(parts, failures)
         levels = _next_levels(sorted_out)
         again: dict[float, list[Part]] = {}
-        for part, start, refused in sorted_out:
+        for part, offsets, refused in sorted_out:
             if not refused:
                 self._written(part)
                 continue
             if isinstance(part, Piece):
-                self._end_others(part, {failure.index - start for failure in refused})
-            for rest, failure in _by_answer(part, start, refused):
+                self._end_others(part, offsets)
+            for rest, failure in _by_answer(part, offsets, refused):
                 if not failure.retryable:
                     dead.append((rest.items()[0], failure))
                     continue
@@ -188,12 +190,22 @@ class BulkDelivery:
         for after, items in again.items():
             self._retry_later(self._pace.backoff_s(int(-after)) if after < 0 else self._pace.wait_s(after), items)
 
-    def _end_others(self, piece: Piece, refused: set[int]) -> None:
-        """The items of a piece that were not refused have arrived; their bytes are of no use any more."""
+    def _end_others(self, piece: Piece, refused: Sequence[int]) -> None:
+        """The items of a piece but those at the offsets `refused` have arrived; their bytes are of no use any more."""
         if len(refused) == len(piece):
             return
         parcel = piece.parcel
-        places = [place for offset, place in enumerate(piece.places) if offset not in refused]
+        arrived = bytearray(b"\1") * len(piece)
+        for offset in refused:
+            arrived[offset] = 0
+        if piece.is_whole:
+            self._end_written(parcel, list(compress(parcel.slots, arrived)))
+            left = [b""] * len(piece)
+            for offset in refused:
+                left[offset] = parcel.data[offset]
+            parcel.data = left
+            return
+        places = list(compress(piece.places, arrived))
         self._end_written(parcel, [parcel.slots[place] for place in places])
         for place in places:
             parcel.data[place] = b""
@@ -468,49 +480,49 @@ class BulkDelivery:
             log.critical("Delivery to %s failed", self.name, exc_info=task.exception())
 
 
-def _by_part(parts: Sequence[Part], failures: Sequence[Failure]) -> list[tuple[Part, int, list[Failure]]]:
-    """Each part with the index of its first item in the request and what of it was refused."""
+def _by_part(parts: Sequence[Part], failures: Sequence[Failure]) -> list[tuple[Part, list[int], list[Failure]]]:
+    """Each part with what of it was refused: the offsets of the items, and why."""
     ordered = sorted(failures, key=attrgetter("index"))
-    found: list[tuple[Part, int, list[Failure]]] = []
+    indexes = [failure.index for failure in ordered]
+    found: list[tuple[Part, list[int], list[Failure]]] = []
     start = first = 0
     for part in parts:
         end = start + len(part)
-        last = first
-        while last < len(ordered) and ordered[last].index < end:
-            last += 1
-        found.append((part, start, ordered[first:last]))
+        last = bisect_left(indexes, end, first)
+        found.append((part, [index - start for index in indexes[first:last]], ordered[first:last]))
         start, first = end, last
     return found
 
 
-def _by_answer(part: Part, start: int, refused: list[Failure]) -> list[tuple[Part, Failure]]:
+def _by_answer(part: Part, offsets: list[int], refused: list[Failure]) -> list[tuple[Part, Failure]]:
     """What of a part was refused: items that wait alike stay together, the others come one by one."""
     if isinstance(part, Item):
         return [(part, refused[0])]
     if all([failure.retryable and failure.counts and failure.retry_after_s is None for failure in refused]):
-        return [(part.pick([failure.index - start for failure in refused]), refused[-1])]
-    alike: dict[tuple[float | None, bool], list[Failure]] = {}
+        return [(part.pick(offsets), refused[-1])]
+    alike: dict[tuple[float | None, bool], tuple[list[int], Failure]] = {}
     found: list[tuple[Part, Failure]] = []
-    for failure in refused:
+    for offset, failure in zip(offsets, refused, strict=True):
         if failure.retryable:
-            alike.setdefault((failure.retry_after_s, failure.counts), []).append(failure)
+            alike.setdefault((failure.retry_after_s, failure.counts), ([], failure))[0].append(offset)
         else:
-            found.append((part.pick([failure.index - start]), failure))
-    found += [(part.pick([failure.index - start for failure in group]), group[-1]) for group in alike.values()]
+            found.append((part.pick([offset]), failure))
+    found += [(part.pick(group), failure) for group, failure in alike.values()]
     return found
 
 
-def _next_levels(sorted_out: list[tuple[Part, int, list[Failure]]]) -> dict[int, int]:
+def _next_levels(sorted_out: list[tuple[Part, list[int], list[Failure]]]) -> dict[int, int]:
     """The level of what is refused again, by its level before.
 
     Those that waited wait longer next time when trying again helped fewer than half of them: a server that refuses some
     of everything gets through everything quickly, one that takes nothing is asked ever more rarely.
     """
-    tried: dict[int, int] = {}
+    balances = {0: -1}
     for part, _, refused in sorted_out:
-        again = sum([failure.retryable for failure in refused])
-        tried[part.level] = tried.get(part.level, 0) + len(part) - 2 * again
-    return {level: level if level and balance >= 0 else level + 1 for level, balance in tried.items()}
+        if part.level:
+            again = sum([failure.retryable for failure in refused])
+            balances[part.level] = balances.get(part.level, 0) + len(part) - 2 * again
+    return {level: level if balance >= 0 else level + 1 for level, balance in balances.items()}
 
 
 def _joined(events: list[Batch | None]) -> Batch | None:

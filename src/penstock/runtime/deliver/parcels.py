@@ -160,8 +160,8 @@ class Piece:
 
     def pick(self, offsets: Sequence[int]) -> Piece:
         """Those of its items, with the same history."""
-        places = self.places
-        return Piece(self.parcel, [places[offset] for offset in offsets], self.attempts, self.level)
+        places = offsets if self.is_whole else [self.places[offset] for offset in offsets]
+        return Piece(self.parcel, places, self.attempts, self.level)
 
     def cut(self, count: int, size_bytes: int) -> Piece:
         """Take out its first items, which are so large together."""

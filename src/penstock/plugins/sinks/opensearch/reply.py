@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
 
 import msgspec
 
@@ -94,7 +93,8 @@ def read_bulk_reply(body: bytes, expected: int, *, external_version: bool) -> di
     if len(items) != expected:
         raise BulkReplyError(f"the bulk request had {expected} items, its answer has {len(items)}")
     answers: dict[int, Answer] = {}
-    alike: dict[tuple[Any, ...], Answer] = {}
+    same = Answer(Verdict.REFUSED, 0, "", "")
+    same_said: tuple[int, str, str | None, str | None] | None = None
     for place, item in enumerate(items):
         outcome = item.index or item.create or item.update or item.delete
         if outcome is None:
@@ -102,14 +102,13 @@ def read_bulk_reply(body: bytes, expected: int, *, external_version: bool) -> di
         cause = outcome.error
         if cause is None and 200 <= outcome.status < 300:
             continue
-        if isinstance(cause, _Cause) and cause.caused_by is None and item.index is not None:
-            key = (outcome.status, outcome.index, cause.type, cause.reason)  # a server in need says the same of many
-            answer = alike.get(key)
-            if answer is None:
-                answer = alike[key] = _judge("index", outcome, external_version)
+        if cause.__class__ is _Cause and cause.caused_by is None and item.index is not None:
+            said = (outcome.status, outcome.index, cause.type, cause.reason)
+            if said != same_said:
+                same, same_said = _judge("index", outcome, external_version), said
+            answers[place] = same  # a server in need says the same of many
         else:
-            answer = _judge(_action(item), outcome, external_version)
-        answers[place] = answer
+            answers[place] = _judge(_action(item), outcome, external_version)
     return answers
 
 
