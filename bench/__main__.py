@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import corpus, peer
-from bench.exports import export_figures, survive
+from bench.exports import export_figures, idle_figures, survive
 from bench.floor import floor_us
 from bench.nomatch import nomatch_rows
 from bench.processors import processor_rows
@@ -143,6 +143,15 @@ def units() -> list[Row]:
     return [row(name, 1 / figures["gain"], "x one unit", 1 / 1.8, **figures)]
 
 
+def dynamodb() -> list[Row]:
+    """A table whose changes are followed: what waiting costs, and how soon a change arrives."""
+    figures = idle_figures()
+    return [
+        row("dynamodb: one idle shard", figures["idle_percent"], "% of a core", 1.0),
+        row("dynamodb: put to bulk p50", figures["p50_ms"], "ms", 400, max_ms=round(figures["max_ms"])),
+    ]
+
+
 def _cpu_of(command: list[str]) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -164,6 +173,7 @@ def main() -> None:
         "nomatch": lambda: [row(*measured) for measured in nomatch_rows()],
         "processors": lambda: [row(*measured, **costs) for *measured, costs in processor_rows()],
         "export": lambda: exports(options.items),
+        "dynamodb": dynamodb,
         "units": units,
     }
     chosen = options.only.split(",") if options.only else list(parts)

@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -135,6 +136,9 @@ class Table:
         self._link.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body))
         return json.loads(self._link.getresponse().read())
 
+    def close(self) -> None:
+        self._link.close()
+
     def operations(self) -> int:
         return int(self.ask("/_index")["operations"])
 
@@ -143,12 +147,16 @@ class Table:
 def table(items: int, form: str, files: int = FILES) -> Iterator[Table]:
     command = [sys.executable, "-m", "bench.table", f"--items={items}", f"--files={files}", f"--form={form}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
     try:
-        yield Table(process)
+        source = Table(process)
+        try:
+            yield source
+        finally:
+            source.close()
     finally:
         process.terminate()
         process.wait(10)
-        assert process.stdout is not None
         process.stdout.close()
 
 
@@ -278,6 +286,30 @@ def survive(items: int, form: str = "DYNAMODB_JSON") -> dict[str, Any]:
         "equal": not any(left.values()),
         **left,
     }
+
+
+def idle_figures(idle_s: float = 60.0, puts: int = 60) -> dict[str, Any]:
+    """An open shard without changes: CPU of the engine in per cent of a core; then from put to bulk in milliseconds."""
+    chance = random.Random(1)
+    with tempfile.TemporaryDirectory() as folder, table(0, "ION", files=0) as source:
+        engine = Engine(Path(folder), source.port, None)
+        try:
+            engine.wait_log("Found 1 root shards")
+            time.sleep(15)
+            cpu, begin = engine.cpu_s(), time.monotonic()
+            time.sleep(idle_s)
+            cpu, wall = engine.cpu_s() - cpu, time.monotonic() - begin
+            put_at: dict[str, int] = {}
+            for number in range(puts):
+                # Every other one finds the shard as calm as it gets.
+                time.sleep(chance.uniform(11, 12) if number % 2 else chance.uniform(0, 1))
+                put_at[str(number)] = int(source.ask("/_put", [number]))
+            time.sleep(2)
+            arrivals = source.ask("/_arrivals")
+        finally:
+            engine.end()
+    spans = sorted((arrivals[number] - at) / 1e6 for number, at in put_at.items())
+    return {"idle_percent": round(100 * cpu / wall, 2), "p50_ms": spans[len(spans) // 2], "max_ms": spans[-1]}
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from bench.exports import FILES, survive
 from engine import Engine, wait_until
 
+from penstock.plugins.sources.dynamodb.data_file import LINES_MAX
 from penstock.testing.dynamodb_export import ExportApi, ExportServer
 
 ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/"
@@ -151,3 +153,11 @@ def test_S_A37_the_index_equals_the_table_by_export_and_stream(
     assert told["stream"]["shardsOpen"] >= 1
     engine.stop()
     assert engine.dead_letters("tables") == []
+
+
+def test_killed_on_the_way_it_loads_what_is_left() -> None:
+    items = 4 * FILES * LINES_MAX
+    found = survive(items)
+    assert found["killed_at"] < items
+    assert found["sent_twice"] <= FILES * LINES_MAX
+    assert (found["missing"], found["left over"], found["stale"]) == (0, 0, 0)
