@@ -259,10 +259,14 @@ def test_what_is_no_number_is_refused_quickly(text: str) -> None:
         attributes.item({"n": {"N": text}})
 
 
-@pytest.mark.parametrize("value", [{"X": "1"}, {}, {"S": "a", "N": "1"}, None, {"L": [{"Q": 1}]}, {"NS": "12a"}])
+@pytest.mark.parametrize("value", [{"X": "1"}, [], {"S": "a", "N": "1"}, None, {"L": [{"Q": 1}]}, {"NS": "12a"}])
 def test_what_is_no_attribute_is_refused(value: Any) -> None:
     with pytest.raises(sdk.EventError):
         attributes.item({"a": value})
+
+
+def test_empty_maps_are_written_without_a_type_by_dynamodb_local() -> None:
+    assert attributes.item({"a": {}, "b": {"L": [{}, {"M": {}}]}}) == {"a": {}, "b": [{}, {}]}
 
 
 @given(st.lists(st.integers(0, 4), max_size=60))

@@ -126,6 +126,9 @@ def _decimal(text: str) -> Decimal:
 def _map(image: dict[str, Any]) -> dict[str, Any]:
     body: dict[str, Any] = {}
     for name, tagged in image.items():
+        if not tagged:
+            body[name] = _empty(tagged)
+            continue
         (kind,) = tagged
         raw = tagged[kind]
         if kind == "S" or kind == "BOOL" or kind == "B":
@@ -140,9 +143,19 @@ def _map(image: dict[str, Any]) -> dict[str, Any]:
 def _list(values: list[dict[str, Any]]) -> list[Any]:
     result = []
     for tagged in values:
+        if not tagged:
+            result.append(_empty(tagged))
+            continue
         (kind,) = tagged
         result.append(_convert(kind, tagged[kind]))
     return result
+
+
+def _empty(tagged: Any) -> dict[str, Any]:
+    """An attribute of no type: DynamoDB Local writes empty maps so into its streams."""
+    if tagged != {}:
+        raise ValueError("an attribute has no type")
+    return {}
 
 
 def _convert(kind: str, raw: Any) -> Any:
