@@ -1,6 +1,7 @@
 """Measures every path in one run, prints a table, writes bench/results/<time>.json.
 
-python -m bench [--events 300000] [--items 1000000] [--only pass,grok,latency,start,processors,nomatch,export,units]
+python -m bench [--events 300000] [--items 1000000] [--only pass,grok,latency,start,processors,nomatch,export,units,
+sink,storm]
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from bench.exports import export_figures, idle_figures, survive
 from bench.floor import floor_us
 from bench.nomatch import nomatch_rows
 from bench.processors import processor_rows
+from bench.sink import sink_rows
+from bench.storm import SHARE_MIN, storm_rows
 from bench.units import unit_figures
 
 RESULTS = Path(__file__).parent / "results"
@@ -175,6 +178,11 @@ def main() -> None:
         "export": lambda: exports(options.items),
         "dynamodb": dynamodb,
         "units": units,
+        "sink": lambda: [row(name, times, "x floor", 1.3, **figures) for name, times, figures in sink_rows()],
+        "storm": lambda: [
+            row(f"storm: {name}", 1 / share, "x calm time", round(1 / SHARE_MIN, 2), share=round(share, 3), **figures)
+            for name, share, figures in storm_rows(options.events)
+        ],
     }
     chosen = options.only.split(",") if options.only else list(parts)
     console = Console()

@@ -8,16 +8,16 @@ import time
 from bench import faults, peer
 
 SHARE_MIN = 0.6
+"""Of the undisturbed throughput."""
 WARM_UP = 20_000
 STORMS = {
     "30 % of items 429": ("--item-429", "0.3"),
     "30 % of requests 429": ("--request-429", "0.3"),
 }
-Measured = tuple[str, float, str, float]
 
 
 def storm_rows(events: int, rounds: int = 3) -> list[tuple[str, float, dict[str, float]]]:
-    """For each storm its name, the share of the undisturbed throughput in percent, and figures.
+    """For each storm its name, the share of the undisturbed throughput, and figures.
 
     Calm and storms take turns, so that a machine of changing speed is fair to both.
     """

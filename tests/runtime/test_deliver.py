@@ -12,9 +12,9 @@ import pytest
 from penstock.core.batch import Batch
 from penstock.core.errors import Failure, Permanent, Transient, Unreachable
 from penstock.core.handle import Handle
-from penstock.runtime.deliver import BulkDelivery, Surroundings
+from penstock.runtime.deliver import BulkDelivery, Surroundings, WriteDelivery, bulk
 from penstock.sdk import Context, Items, Limits
-from penstock.testing.fakes import MemoryBulkSink, MemoryDeadLetters, Reply
+from penstock.testing.fakes import MemoryBulkSink, MemoryDeadLetters, MemorySink, Reply
 from penstock.testing.virtual import LoopClock, run_virtual
 
 
@@ -394,6 +394,226 @@ def test_a_slow_dead_letter_queue_holds_up_no_lane() -> None:
         assert rig.outcomes == [True]
         await rig.delivery.drain()
         assert len(letters.letters) == 1 and rig.outcomes == [True, True]
+        await rig.delivery.close()
+
+    run_virtual(run())
+
+
+def test_refused_items_do_not_hold_the_room_of_their_load() -> None:
+    """Room in the buffer returns once the rest of a load has arrived, as long as the delivery has room of its own."""
+
+    async def run() -> None:
+        sink = MemoryBulkSink(
+            lambda documents: [Failure(i, "429", retryable=True) for i, d in enumerate(documents) if d["n"] == 3]
+        )
+        rig = Rig(sink)
+        rig.submit(numbers(0, 100))
+        await asyncio.sleep(0.01)
+        assert rig.done == 1 and rig.delivery.pending() == 1 and rig.outcomes == []
+        await rig.delivery.close()
+        assert rig.done == 1 and rig.outcomes == [False]
+
+    run_virtual(run())
+
+
+def test_beyond_its_own_room_refused_items_hold_that_of_the_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        sink = MemoryBulkSink(lambda documents: [Failure(i, "429", retryable=True) for i in range(len(documents))])
+        rig = Rig(sink)
+        for start in range(0, 100, 10):
+            rig.submit(numbers(start, start + 10))
+        await asyncio.sleep(5)
+        assert 0 < rig.done < 10
+        assert rig.delivery._kept_bytes <= 300 + 100
+        await rig.delivery.close()
+        assert rig.done == 10
+
+    monkeypatch.setattr(bulk, "RETRY_BYTES_MAX", 300)
+    run_virtual(run())
+
+
+def test_a_refused_request_pauses_its_own_lane_only() -> None:
+    """A third of the requests answers 429; the others do not wait for them."""
+
+    async def run(share: float) -> float:
+        chance = random.Random(3)
+        limits = Limits(request_bytes_max=100, flush_timeout_s=1.0, lanes_max=4)
+        rig = Rig(
+            MemoryBulkSink(
+                lambda documents: Transient("429") if chance.random() < share else (), limits=limits, delay_s=0.05
+            )
+        )
+        for start in range(0, 5000, 50):
+            rig.submit(numbers(start, start + 50))
+        begin = asyncio.get_running_loop().time()
+        await rig.delivery.drain()
+        took = asyncio.get_running_loop().time() - begin
+        await rig.delivery.close()
+        assert sorted(d["n"] for d in rig.sink.arrived) == list(range(5000))
+        return took
+
+    calm, storm = run_virtual(run(0.0)), run_virtual(run(0.3))
+    assert calm / storm > 0.4, "0.7 would be the share that gets through, without any pause"
+
+
+def test_a_storm_of_refused_items_does_not_wait_longer_and_longer() -> None:
+    async def run() -> None:
+        chance = random.Random(5)
+        rig = Rig(
+            MemoryBulkSink(
+                lambda documents: [
+                    Failure(i, "429", retryable=True) for i in range(len(documents)) if chance.random() < 0.3
+                ],
+                key="n",
+            )
+        )
+        rig.submit(numbers(0, 10_000))
+        begin = asyncio.get_running_loop().time()
+        while rig.delivery.pending():
+            await asyncio.sleep(0.05)
+        assert asyncio.get_running_loop().time() - begin < 5
+        await rig.delivery.close()
+
+    run_virtual(run())
+
+
+def test_a_server_that_takes_nothing_is_asked_ever_more_rarely() -> None:
+    async def run() -> None:
+        sink = MemoryBulkSink(lambda documents: [Failure(i, "429", retryable=True) for i in range(len(documents))])
+        rig = Rig(sink)
+        rig.submit(numbers(0, 100))
+        await asyncio.sleep(600)
+        assert len(sink.requests) < 30
+        await rig.delivery.close()
+
+    run_virtual(run())
+
+
+def test_a_time_that_the_server_names_pauses_all_lanes() -> None:
+    async def run() -> None:
+        limits = Limits(request_bytes_max=10, flush_timeout_s=1.0, lanes_max=2)
+        answers = iter([Transient("429", retry_after_s=7)])
+        rig = Rig(MemoryBulkSink(lambda documents: next(answers, ()), limits=limits))
+        rig.submit(numbers(0, 1))
+        await asyncio.sleep(0.1)
+        rig.submit(numbers(1, 50))
+        await asyncio.sleep(6.5)
+        assert rig.sink.arrived == []
+        await asyncio.sleep(0.5)
+        assert len(rig.sink.arrived) == 50
+        await rig.delivery.close()
+
+    run_virtual(run())
+
+
+def test_a_dead_letter_nobody_brings_again_is_written_until_it_works() -> None:
+    async def run(drains: bool) -> None:
+        rig = Rig(MemoryBulkSink(lambda documents: [Failure(0, "bad", status=400)] if documents[0]["n"] == 0 else ()))
+        rig.letters.broken = True
+        batch = Batch(numbers(0, 3))
+        handle = Handle()
+        batch.promise(handle)
+        handle.seal()
+        room: list[bool] = []
+        rig.delivery.submit(batch, lambda: room.append(True))
+        await asyncio.sleep(300)
+        assert not handle.done and not room, "back-pressure instead of a loss"
+        if drains:
+            drain = asyncio.create_task(rig.delivery.drain())
+            await asyncio.sleep(2)
+            rig.letters.broken = False
+            await asyncio.sleep(2)
+            assert drain.done()
+        else:
+            rig.letters.broken = False
+        await rig.delivery.close()
+        (letter,) = rig.letters.letters
+        assert letter.failed_data["message"] == "bad" and letter.failed_data["document"] == {"n": 0}
+        assert handle.done and room == [True]
+
+    run_virtual(run(True))
+    run_virtual(run(False))
+
+
+class Flaky(MemorySink):
+    """Refuses writes while `error` is set."""
+
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__()
+        self.error = error
+
+    async def write(self, batch: Batch) -> None:
+        if self.error is not None:
+            raise self.error
+        await super().write(batch)
+
+
+def write_delivery(sink: MemorySink, letters: MemoryDeadLetters) -> tuple[WriteDelivery, Surroundings]:
+    ctx = Context("p", "memory", kind="sink", clock=LoopClock(asyncio.get_running_loop()), chance=random.Random(1))
+    around = Surroundings(ctx, letters)
+    return WriteDelivery(sink, around), around
+
+
+def promised(documents: Sequence[dict[str, Any]], handle: Handle) -> Batch:
+    batch = Batch([dict(document) for document in documents])
+    batch.promise(handle)
+    handle.seal()
+    return batch
+
+
+def test_a_drain_does_not_wait_out_the_long_pauses_of_writes() -> None:
+    async def run() -> None:
+        sink = Flaky(Transient("busy", retry_after_s=50))
+        delivery, _ = write_delivery(sink, MemoryDeadLetters())
+        delivery.submit(promised(numbers(0, 3), Handle()), lambda: None)
+        await asyncio.sleep(120)
+        begin = asyncio.get_running_loop().time()
+        drain = asyncio.create_task(delivery.drain())
+        await asyncio.sleep(3)
+        sink.error = None
+        await drain
+        assert asyncio.get_running_loop().time() - begin < 5
+        assert [body for body, *_ in sink.events] == numbers(0, 3)
+        await delivery.close()
+
+    run_virtual(run())
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_refused_write_is_kept_or_asked_for_again(heard: bool) -> None:
+    async def run() -> None:
+        letters, outcomes = MemoryDeadLetters(), []
+        letters.broken = True
+        sink = Flaky(Permanent("read-only"))
+        delivery, _ = write_delivery(sink, letters)
+        handle = Handle(outcomes.append if heard else None)
+        delivery.submit(promised(numbers(0, 3), handle), lambda: None)
+        await asyncio.sleep(1)
+        sink.error = None
+        delivery.submit(promised(numbers(3, 5), Handle()), lambda: None)
+        await asyncio.sleep(1)
+        assert len(sink.events) == 2, "a broken queue of dead letters does not hold up what can be written"
+        assert handle.done is heard and outcomes == [False] * heard
+        letters.broken = False
+        await delivery.drain()
+        assert len(letters.letters) == (0 if heard else 3)
+        await delivery.close()
+
+    run_virtual(run())
+
+
+def test_an_event_that_lost_its_handle_is_delivered_and_counted() -> None:
+    async def run() -> None:
+        rig = Rig(MemoryBulkSink())
+        batch = promised(numbers(0, 3), Handle(rig.outcomes.append))
+        lost = batch.handles[1]
+        assert lost is not None
+        batch.handles[1] = None
+        lost.release(1, ok=True)
+        rig.delivery.submit(batch, rig._done)
+        await rig.delivery.drain()
+        assert rig.sink.arrived == numbers(0, 3) and rig.outcomes == [True] and rig.done == 1
+        assert rig.ctx.registry.scope("p", "PipelineRunner").counter("invalidEventHandles").value == 1
         await rig.delivery.close()
 
     run_virtual(run())
