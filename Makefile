@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock fmt check test test-fast test-e2e simulate faults bench demo docs clean
+.PHONY: help setup lock fmt check test test-fast test-e2e simulate replicate faults bench demo docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ test-e2e: setup ## Tests against real OpenSearch and DynamoDB Local, started by 
 
 simulate: setup ## Whole pipelines in virtual time with faults, from fresh seeds (SEEDS=200 START=n SHOW=1)
 	$(BIN)/python -m penstock.testing.simulation --seeds $(or $(SEEDS),200) $(if $(START),--start $(START)) $(if $(SHOW),--show)
+
+replicate: setup ## A table that changes at random, kills, refusals, rollovers; the index must equal it (SEEDS=20 CHANGES=10000 START=n RATE=500)
+	$(BIN)/python tests/e2e/replication.py --seeds $(or $(SEEDS),20) --changes $(or $(CHANGES),10000) --rate $(or $(RATE),500) $(if $(START),--start $(START))
 
 faults: setup ## Count every event while the server behind the sink fails (EVENTS=1000000 ARGS="--seed 2 --only cuts")
 	$(BIN)/python -m bench.faults --events $(or $(EVENTS),1000000) $(ARGS)

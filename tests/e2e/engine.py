@@ -24,6 +24,13 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
+ON_HOST = """
+import runpy, socket, sys
+host = sys.argv.pop(1)
+socket.gethostname = lambda: host
+runpy.run_module("penstock.cli", run_name="__main__", alter_sys=True)
+"""
+"""`penstock` on a machine of another name, as far as it can tell."""
 WAIT_S = 60.0
 ADMIN_PORT = re.compile(r"Admin endpoints on port (\d+)")
 BUGS = ("Traceback", "was never awaited", "was never retrieved", "Task was destroyed", "failed unexpectedly")
@@ -53,6 +60,7 @@ class Engine:
         environ: Mapping[str, str] | None = None,
         arguments: tuple[str, ...] = (),
         log_name: str = "engine.log",
+        host: str | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.data_dir = folder / "data"
@@ -68,7 +76,8 @@ class Engine:
         settings = folder / "data-prepper-config.yaml"
         settings.write_text(config)
         self._argv = [
-            *(sys.executable, "-m", "penstock.cli", "run", str(definition)),
+            *(sys.executable, *(("-m", "penstock.cli") if host is None else ("-c", ON_HOST, host))),
+            *("run", str(definition)),
             *("--config", str(settings), "--data-dir", str(self.data_dir)),
             *arguments,
         ]

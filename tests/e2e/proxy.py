@@ -51,6 +51,8 @@ class Seen:
     forwarded: bool
     """Whether the server behind received it."""
     body_bytes: int
+    at: float
+    """When it was read to its end, by the monotonic clock."""
 
 
 @dataclass(slots=True)
@@ -187,10 +189,11 @@ class FaultProxy:
 
     async def _decide(self, request: web.BaseRequest, transport: asyncio.Transport) -> web.StreamResponse:
         body = await _read(request)
+        at = time.monotonic()
         fault = self._take(request.method, request.path_qs)
 
         def note(status: int, *, forwarded: bool) -> None:
-            self.requests.append(Seen(request.method, request.path_qs, status, forwarded, len(body)))
+            self.requests.append(Seen(request.method, request.path_qs, status, forwarded, len(body), at))
 
         if fault and fault.delay_s:
             await asyncio.sleep(fault.delay_s)
