@@ -121,3 +121,15 @@ def test_any_event_survives(run_unharmed, before, key, target, scale):
 @given(events)
 def test_guessing_survives_any_event(run_unharmed, before):
     run_unharmed("convert_type", {"coerce_strings": {}}, before)
+
+
+def test_a_number_that_would_fill_the_memory_with_zeros_fails() -> None:
+    config = {"key": "n", "type": "big_decimal", "scale": 2, "tags_on_failure": ["bad"]}
+    (result,) = run_processor("convert_type", config, [{"n": "1E+999999999"}])
+    assert (result.body, result.tags) == ({"n": "1E+999999999"}, ["bad"])
+
+
+def test_values_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    run_processor("convert_type", {"key": "n", "type": "integer"}, [{"n": "secret 4711"}])
+    assert "Unable to convert key: n to integer" in caplog.text
+    assert "4711" not in caplog.text

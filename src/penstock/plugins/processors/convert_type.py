@@ -10,6 +10,7 @@ from penstock import sdk
 from penstock.lib.dates import compile_reader, validate_pattern
 from penstock.lib.event_keys import Key
 from penstock.lib.java_values import integer_reader, java_text, read_boolean, read_double
+from penstock.lib.target_types import DECIMAL_EXPONENT_MAX
 
 TargetType = Literal["integer", "string", "double", "boolean", "long", "big_decimal"]
 _Convert = Callable[[Any], Any]
@@ -142,6 +143,7 @@ _QUICKLY: dict[TargetType, str] = {
 def _general_conversion(key: Key, convert: _Convert, config: Config) -> sdk.EventFn:
     nulls = frozenset(config.null_conversion_values or ())
     get, put, delete = key.get, key.put, key.delete
+    unable = f"Unable to convert key: {key} to {config.type}"  # without the value: logs are no place for it
 
     def change(body: sdk.Body) -> None:
         value = get(body)
@@ -153,8 +155,7 @@ def _general_conversion(key: Key, convert: _Convert, config: Config) -> sdk.Even
         try:
             put(body, [convert(item) for item in value] if type(value) is list else convert(value))
         except (ValueError, ArithmeticError) as error:
-            message = f"Unable to convert key: {key} with value: {_shown(value)}: {error}"
-            raise sdk.EventError(message, cause="convert") from error
+            raise sdk.EventError(unable, cause="convert") from error
 
     if config.iterate_on is None:
         return change
@@ -165,11 +166,7 @@ def _general_conversion(key: Key, convert: _Convert, config: Config) -> sdk.Even
         if elements is sdk.MISSING or elements is None:
             return
         if type(elements) is not list or any(type(element) is not dict for element in elements):
-            raise sdk.EventError(
-                f"The value of '{list_key}' must be a List of Map<String, Object>, but was incompatible: "
-                f"{java_text(elements)[:200]}",
-                cause="type",
-            )
+            raise sdk.EventError(f"The value of '{list_key}' must be a List of Map<String, Object>", cause="type")
         failure: sdk.EventError | None = None
         for element in elements:  # one bad element does not keep the others from being converted
             try:
@@ -180,10 +177,6 @@ def _general_conversion(key: Key, convert: _Convert, config: Config) -> sdk.Even
             raise failure
 
     return change_elements
-
-
-def _shown(value: Any) -> str:
-    return f"an object or list of {len(value)}" if type(value) in (dict, list) else java_text(value)[:200]
 
 
 def _converter(config: Config) -> _Convert:
@@ -263,6 +256,8 @@ def _to_decimal(value: Any, scale: int) -> Decimal:
         raise ValueError(f"{number} is no decimal number")
     if scale == 0:
         return number
+    if number.adjusted() > DECIMAL_EXPONENT_MAX:
+        raise ValueError("the number has too many digits to be written out")
     with localcontext() as context:
         context.prec = max(context.prec, number.adjusted() + scale + 2, 1)
         return number.quantize(Decimal(1).scaleb(-scale), rounding=ROUND_HALF_EVEN)
