@@ -10,10 +10,10 @@ import psutil
 from bench import corpus, peer
 
 GROK = '[{grok: {match: {log: ["%{COMBINEDAPACHELOG}"]}}}]'
-ROUNDS = 20
+ROUNDS = 10
 POSTS = 64
 """Requests in a round, each over a connection of its own: the system deals connections out by chance."""
-EVENTS = 250
+EVENTS = 1000
 """Events of a request."""
 
 
