@@ -21,7 +21,7 @@ COMMANDS = {
     "demo": "DynamoDB to OpenSearch on this machine, live.",
     "docs": "Write a reference page for every plugin.",
     "schema": "Print the JSON Schema of pipeline files for editors.",
-    "dynamodb": "How far exports are loaded and changes read.",
+    "dynamodb": "How far exports are loaded and changes read; indexes made anew.",
     "iam-policy": "The least rights that the role of a pipeline needs.",
 }
 """Each is a function, or a group of commands, of the same name in a module of the same name, with _ for -."""

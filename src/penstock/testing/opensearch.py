@@ -209,7 +209,10 @@ class FakeOpenSearch:
         parts = [unquote(part) for part in path.strip("/").split("/")]
         if parts[-1] == "_bulk":
             return self._bulk(body, query, parts[0] if len(parts) > 1 else None)
+        if len(parts) == 2 and parts[1] in ("_alias", "_count", "_refresh"):
+            return self._of_name(parts[0], parts[1])
         special = {
+            "_aliases": self._change_aliases,
             "_cluster": self._cluster,
             "_template": self._template,
             "_index_template": self._template,
@@ -240,6 +243,9 @@ class FakeOpenSearch:
             return 200, {"acknowledged": True}
         if name not in templates:
             return 404, {}
+        if method == "DELETE":
+            del templates[name]
+            return 200, {"acknowledged": True}
         if composable:
             return 200, {"index_templates": [{"name": name, "index_template": templates[name]}]}
         return 200, {name: templates[name]}
@@ -256,7 +262,41 @@ class FakeOpenSearch:
         return 200, {"data_streams": [{"name": name, "timestamp_field": {"name": "@timestamp"}}]}
 
     def _alias(self, method: str, parts: list[str], body: Any) -> tuple[int, Any]:
-        return (200, {}) if parts[1] in self.aliases else (404, {})
+        name = parts[1]
+        if name not in self.aliases:
+            return 404, {"error": f"alias [{name}] missing", "status": 404}
+        return 200, {self.aliases[name]: {"aliases": {name: {}}}}
+
+    def _of_name(self, name: str, what: str) -> tuple[int, Any]:
+        index = self.indexes.get(self.aliases.get(name, name))
+        if index is None:
+            raise _Refused(404, "index_not_found_exception", f"no such index [{name}]")
+        if what == "_count":
+            return 200, {"count": len(index.documents)}
+        concrete = self.aliases.get(name, name)
+        own: dict[str, Any] = {alias: {} for alias, of in self.aliases.items() if of == concrete}
+        return 200, {concrete: {"aliases": own}} if what == "_alias" else {}
+
+    def _change_aliases(self, method: str, parts: list[str], body: Any) -> tuple[int, Any]:
+        """All actions or none."""
+        dropped = {of["index"] for action in body["actions"] for kind, of in action.items() if kind == "remove_index"}
+        for action in body["actions"]:
+            ((kind, of),) = action.items()
+            if of["index"] not in self.indexes:
+                raise _Refused(404, "index_not_found_exception", f"no such index [{of['index']}]")
+            if kind == "add" and of["alias"] in self.indexes and of["alias"] not in dropped:
+                raise _Refused(400, "invalid_alias_name_exception", f"an index exists with the name [{of['alias']}]")
+            if kind == "remove" and self.aliases.get(of["alias"]) != of["index"]:
+                raise _Refused(404, "aliases_not_found_exception", f"aliases [{of['alias']}] missing")
+        for name in dropped:
+            self.drop(name)
+        for action in body["actions"]:
+            ((kind, of),) = action.items()
+            if kind == "remove":
+                del self.aliases[of["alias"]]
+            elif kind == "add":
+                self.aliases[of["alias"]] = of["index"]
+        return 200, {"acknowledged": True}
 
     def _policy(self, method: str, parts: list[str], body: Any) -> tuple[int, Any]:
         if not self.ism:
