@@ -243,6 +243,7 @@ def main() -> int:
             )
         found = outcome.check(case)
         failed = failed or bool(found)
+        console.print(f"{case.title}: {outcome.seconds:.0f} s, {'; '.join(found) or 'every event accounted for'}")
         figures = (outcome.events, outcome.once, outcome.more, len(outcome.dead_letters), outcome.busy_items)
         table.add_row(
             case.title,
