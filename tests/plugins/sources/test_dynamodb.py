@@ -999,6 +999,9 @@ class SeveredStore:
         self.look_s = 10.0  # as over a network
         self.severed = False
 
+    async def shut(self) -> None:
+        pass
+
     def __getattr__(self, name: str) -> Any:
         if self.severed:
             raise sdk.Transient("the machine is gone")
@@ -1142,6 +1145,56 @@ def test_whatever_happens_the_index_ends_as_the_table(seed: int) -> None:
         table = {key[0]: attributes.item(item) for key, item in world.db.items.items()}
         assert index.documents() == table
         assert world.counter("changeEventsProcessingErrors") == 0
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_whatever_happens_to_two_units_the_index_ends_as_the_table(seed: int) -> None:
+    async def scenario() -> None:
+        chance = random.Random(seed)
+        units = [World(), World()]
+        db, leases, index = units[0].db, units[0].store, Index()
+        db.page_records_max = chance.choice([1, 3, 1000])
+        sinks = [ShakySink(chance, index) for _ in units]
+        stores = [SeveredStore(leases) for _ in units]
+        for number, unit in enumerate(units):
+            unit.db, unit.sink.answer = db, sinks[number]
+            await unit.start(store=stores[number])
+        for step in range(150):
+            number = chance.randrange(2)
+            match chance.choices(
+                ["put", "delete", "sleep", "roll", "fault", "gone", "cut", "restart"], [50, 15, 25, 4, 4, 2, 2, 1]
+            )[0]:
+                case "put":
+                    db.put(id=str(chance.randrange(6)), step=step)
+                case "delete":
+                    db.delete(id=str(chance.randrange(6)))
+                case "sleep":
+                    await asyncio.sleep(chance.choice([0.0, 0.1, 1.0, 10.0, 30.0]))
+                case "roll":
+                    db.roll_over(children=chance.choice([1, 2]) if len(db.open_shards()) < 8 else 1)
+                case "fault":
+                    operation = chance.choice(["get_records", "get_shard_iterator", "describe_stream"])
+                    db.fail(operation, "InternalServerError", times=chance.randrange(1, 4))
+                case "gone":  # with all that it owned
+                    stores[number].severed = True
+                    await units[number].crash()
+                    stores[number] = SeveredStore(leases)
+                    await units[number].start(ready=False, store=stores[number])
+                case "cut":  # it reads on and delivers, while others take it for gone
+                    stores[number].severed = not stores[number].severed
+                case "restart":
+                    await units[number].stop()
+                    await units[number].start(ready=False, store=stores[number])
+        db.heal()
+        for store, sink in zip(stores, sinks, strict=True):
+            store.severed, sink.healed = False, True
+        await asyncio.sleep(600)
+        for unit in units:
+            await unit.stop()
+        assert index.documents() == {key[0]: attributes.item(item) for key, item in db.items.items()}
+        assert [unit.counter("changeEventsProcessingErrors") for unit in units] == [0, 0]
 
     run_virtual(scenario())
 

@@ -927,6 +927,33 @@ async def test_changes_during_an_export_of_more_than_a_day() -> None:
     assert await world.store.find("pipe|REMOVAL") == []
 
 
+@virtual
+async def test_removals_that_could_not_be_kept_are_read_again() -> None:
+    world = World(items=3)
+    world.db.exports.takes_s = 3600
+    await asyncio.sleep(600)
+    create, failures = world.store.create, [sdk.Transient("the store stumbles")] * 3
+
+    async def stumble(source: str, *arguments: Any, **more: Any) -> bool:
+        if source.endswith("REMOVAL") and failures:
+            raise failures.pop()
+        return await create(source, *arguments, **more)
+
+    world.store.create = stumble  # type: ignore[method-assign]
+    await world.start(during_export=True, pace=SLOW)
+    await world.index.ready.wait()
+    world.db.put(id=7)
+    world.db.delete(id=1)
+    world.db.put(id=2, text="new")
+    await world.until(lambda: len(world.index.events) == 3, 60)
+    assert not failures
+    world.db.put(id=8)
+    await world.until(lambda: len(world.index.exported()) == 3, 10 * 3600)
+    await asyncio.sleep(300)
+    await world.stop()
+    assert world.index.documents() == world.table()
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_whatever_happens_the_index_ends_as_the_table(seed: int) -> None:
     async def scenario() -> None:

@@ -312,13 +312,26 @@ class LeasedReader:
             if not self._stopping.is_set():
                 await self._give_up_after(head)
                 return Outcome.GIVEN_UP
-        elif ended and not self._window:
-            async with self._saving:
-                self.lease = await self._shared.store.complete(self.lease, self._checkpoint())
-                self._lost = True  # a checkpoint that is still to be saved is part of it
+        elif ended and not self._window and await self._complete():
             return Outcome.ENDED
         await self._leave()
         return Outcome.STOPPED
+
+    async def _complete(self) -> bool:
+        """Save that the end is reached, as soon as the store can be reached. False: stopped before that."""
+        failures = 0
+        while True:
+            try:
+                async with self._saving:
+                    self.lease = await self._shared.store.complete(self.lease, self._checkpoint())
+                    self._lost = True  # a checkpoint that is still to be saved is part of it
+                return True
+            except sdk.Transient as error:
+                self._shared.log.warning("The end of %s %s was not saved: %s", self.kind, self.lease.key, error)
+            if self._stopping.is_set():
+                return False
+            await self._back_off(failures)
+            failures += 1
 
     async def _give_up_after(self, head: Read) -> None:
         if not head.timed_out:

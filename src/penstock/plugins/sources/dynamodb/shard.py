@@ -107,13 +107,14 @@ class ShardReader(LeasedReader):
                     iterator = await self._open()
                 async with shared.slots:
                     at_ms = shared.clock.now_ms()
-                    records, iterator = await shared.api.records(iterator)
+                    records, after = await shared.api.records(iterator)
                     self._note_read(records, at_ms)
                     shared.progress.add()
                     failures = 0
                     waits = bool(records) and self._has_to_wait(records)
                     if records and not waits:
                         await self._deliver_records(records)
+                iterator = after  # not before: what could not be delivered is read again
                 if waits:
                     await self._wait_for_export()
                     iterator = None
