@@ -19,6 +19,7 @@ from penstock.plan.conflicts import conflicts
 from penstock.plan.extensions import check_extensions
 from penstock.plan.graph import PipelinePlan, Plan, PluginPlan
 from penstock.plan.links import FAILURE_PIPELINE, Links, link
+from penstock.plan.notes import add_notes
 from penstock.plan.units import refusals
 
 COMPATIBLE_VERSION = "2.17"
@@ -52,6 +53,7 @@ def make_plan(
     complete = {name: plan for name, plan in made.items() if plan is not None}
     for conflict in conflicts(complete.values(), extensions.plugins, server.config.server_port):
         drafts[conflict.pipeline].problems.append(conflict)
+    add_notes(drafts, complete, links.upstreams)
     if units > 1:
         for refusal in refusals(complete, links.upstreams):
             drafts[refusal.pipeline].problems.append(refusal)

@@ -28,6 +28,7 @@ from penstock.sdk.aws_options import AwsOptions
 from penstock.sdk.context import Context, SinkOptions
 from penstock.sdk.dead_letters import DeadLetter, DeadLetterQueue, DeadLetterWriter, metadata_told, read_metadata
 from penstock.sdk.example import Example
+from penstock.sdk.notes import Around, Note, SinkUse, SourceUse
 from penstock.sdk.options import (
     ALWAYS,
     ByteSize,
@@ -69,6 +70,7 @@ __all__ = [
     "ALWAYS",
     "INLINE_ENCODE",
     "MISSING",
+    "Around",
     "AwsOptions",
     "Batch",
     "BatchFn",
@@ -109,6 +111,7 @@ __all__ = [
     "Nested",
     "NonEmpty",
     "NotYet",
+    "Note",
     "Output",
     "OutputCodec",
     "Permanent",
@@ -120,7 +123,9 @@ __all__ = [
     "Secret",
     "Sink",
     "SinkOptions",
+    "SinkUse",
     "Source",
+    "SourceUse",
     "Summary",
     "Template",
     "Timer",

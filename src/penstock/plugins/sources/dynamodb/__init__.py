@@ -18,10 +18,11 @@ from pydantic_core import PydanticCustomError
 from penstock import sdk
 from penstock.plugins.sources.dynamodb.checks import Finding, check_tables
 from penstock.plugins.sources.dynamodb.export import ExportOptions
+from penstock.plugins.sources.dynamodb.notes import pipeline_notes
 from penstock.plugins.sources.dynamodb.source import DynamodbSource
 from penstock.plugins.sources.dynamodb.tables import Tables
 
-__all__ = ["EXAMPLES", "SHARES_WORK", "Config", "Finding", "build", "check_tables"]
+__all__ = ["EXAMPLES", "SHARES_WORK", "Config", "Finding", "build", "check_tables", "pipeline_notes"]
 
 SHARES_WORK = True
 """Units divide exported files and shards among themselves by leases."""
