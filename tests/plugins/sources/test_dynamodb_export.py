@@ -572,6 +572,31 @@ async def test_the_checks_can_be_asked_without_starting_anything(caplog: pytest.
 
 
 @virtual
+async def test_the_checks_warn_of_what_is_no_obstacle() -> None:
+    world = World(view_type="NEW_IMAGE")
+    world.db.exports.recovery = False
+    table = {"table_arn": world.db.table_arn, "stream": {"view_on_remove": "OLD_IMAGE"}}
+    config = dynamodb.Config.model_validate({"tables": [table], "aws": {"region": "us-east-1"}})
+    found = await dynamodb.check_tables(config, world.ctx.log, world.db)
+    assert [finding.severity for finding in found] == ["warning", "warning"]
+    assert "carries no old images" in found[0].message
+    assert "(PITR) is off" in found[1].message
+    world.db.exports.recovery = True
+    table["stream"] = {}
+    config = dynamodb.Config.model_validate({"tables": [table], "aws": {"region": "us-east-1"}})
+    for operation, call in (
+        ("describe_stream", "DescribeStream"),
+        ("get_shard_iterator", "GetShardIterator"),
+        ("get_records", "GetRecords"),
+    ):
+        world.db.fail(operation, "AccessDeniedException")
+        (finding,) = await dynamodb.check_tables(config, world.ctx.log, world.db)
+        assert finding.severity == "error"
+        assert finding.hint == f"allow dynamodb:{call} on {world.db.table_arn}/stream/*"
+    assert await dynamodb.check_tables(config, world.ctx.log, world.db) == []
+
+
+@virtual
 async def test_a_restart_does_not_ask_for_a_second_export() -> None:
     world = World(items=5)
     await world.start()

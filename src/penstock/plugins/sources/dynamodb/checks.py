@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from penstock import sdk
 from penstock.lib import aws
-from penstock.plugins.sources.dynamodb.api import TableApi
+from penstock.plugins.sources.dynamodb.api import TableApi, Throttled
 
 VIEW_TYPES = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")
 _STREAM = "turn it on under Exports and streams > DynamoDB stream details, view type New image or New and old images"
@@ -21,18 +21,20 @@ class CheckFailed(sdk.Transient):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that keeps a table from being read."""
+    """Something that keeps a table from being read, or from being read as one may expect."""
 
     table_arn: str
     message: str
     hint: str
+    severity: str = "error"
+    """`error`: it is not read. `warning`: it is."""
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
 class Checked(NamedTuple):
-    """What a check found out."""
+    """What a check found out: only errors, as far as a source needs to know."""
 
     table: dict[str, Any] | None
     """The description of the table, None where the call failed."""
@@ -84,7 +86,8 @@ async def check_table(
 async def check_tables(config: Any, log: logging.Logger, clients: Any = None) -> list[Finding]:
     """The checks for all tables of the source's options, at once: nothing is started, nothing is written.
 
-    Raises `Permanent` where there can be no client.
+    Beside what a source checks when it starts: rights on the stream, and what is no obstacle but may surprise. Raises
+    `Permanent` where there can be no client.
     """
     findings: list[Finding] = []
     async with clients or aws.sessions() as opened:
@@ -102,4 +105,44 @@ async def check_tables(config: Any, log: logging.Logger, clients: Any = None) ->
                 view_on_remove=stream.view_on_remove if stream is not None else "",
             )
             findings += checked.findings
+            if checked.table is not None:
+                findings += await _surprises(api, table, checked.table)
+                if stream is not None and not checked.findings:
+                    findings += await _stream_rights(api, table.table_arn, checked.table["LatestStreamArn"])
     return findings
+
+
+async def _surprises(api: TableApi, table: Any, described: dict[str, Any]) -> list[Finding]:
+    """What the console warns of, too."""
+    found = []
+    stream, view = table.stream, (described.get("StreamSpecification") or {}).get("StreamViewType")
+    if stream is not None and stream.view_on_remove == "OLD_IMAGE" and view == "NEW_IMAGE":
+        text = "The stream carries no old images: with view_on_remove OLD_IMAGE removals are empty"
+        found.append(Finding(table.table_arn, text, "make the stream anew with New and old images", "warning"))
+    if table.export is None:
+        try:
+            if not await api.recovery_is_on():
+                text = f"Point-in-time recovery (PITR) is off for table {table.table_arn}"
+                found.append(Finding(table.table_arn, text, _RECOVERY + "; changes are read without it", "warning"))
+        except (sdk.Transient, sdk.Permanent) as error:
+            text = f"Whether point-in-time recovery is on cannot be told: {error}"
+            found.append(Finding(table.table_arn, text, "only exports need it, and the right to ask", "warning"))
+    return found
+
+
+async def _stream_rights(api: TableApi, table_arn: str, stream_arn: str) -> list[Finding]:
+    """Try the calls that reading changes takes; nothing is read."""
+    call = "DescribeStream"
+    try:
+        shards = await api.shards(stream_arn)
+        if shards:
+            call = "GetShardIterator"
+            iterator = await api.iterator(stream_arn, shards[-1].id, ShardIteratorType="LATEST")
+            call = "GetRecords"
+            await api.records(iterator)
+    except Throttled:
+        return []
+    except (sdk.Transient, sdk.Permanent) as error:
+        text = f"Changes of table {table_arn} cannot be read: {call} failed: {error}"
+        return [Finding(table_arn, text, f"allow dynamodb:{call} on {table_arn}/stream/*")]
+    return []
