@@ -122,6 +122,8 @@ class World:
         return self.ctx.registry.value(f"pipe.dynamodb.{name}")
 
     async def start(self, **options: Any) -> None:
+        if options.get("pace") is SLOW:
+            self.store.look_s = 300.0
         self.source = DynamodbSource(
             self.ctx,
             **{
