@@ -8,10 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from penstock.cli import application
+from penstock.core.clock import Clock
+from penstock.lib import aws
 from penstock.lib.lease import SqliteStore, new_owner
+from penstock.testing.dynamodb import FakeDynamodb
 from penstock.testing.opensearch import FakeOpenSearch
 
 TABLE = "arn:aws:dynamodb:us-east-1:123456789012:table/music"
@@ -108,7 +112,10 @@ def test_a_resync_that_cannot_be_is_refused_with_every_reason(tmp_path: Path) ->
     assert any("table_arm" in reason for reason in told["reasons"])
 
 
-def test_a_dry_run_shows_the_switch_and_changes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_shows_the_switch_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = FakeDynamodb(Clock(), table="music")
+    monkeypatch.setattr(aws, "sessions", lambda: table)
+
     async def inside() -> None:
         async with FakeOpenSearch() as search:
             search.answer("PUT", "/songs-1", {}, b'{"aliases": {"songs": {}}}')
@@ -129,5 +136,10 @@ def test_a_dry_run_shows_the_switch_and_changes_nothing(tmp_path: Path) -> None:
             }
             assert {request.method for request in search.requests} == {"GET"}
             assert not (tmp_path / "resync").exists()
+            table.exports.recovery = False
+            code, told = await asyncio.to_thread(resync, tmp_path, PIPELINE.replace("stdout:", sink), "--dry-run")
+            assert (code, told["state"]) == (1, "REFUSED")
+            assert "Point-in-time recovery (PITR) needs to be enabled" in told["reasons"][0]
+            assert table.exports.exports == []
 
     asyncio.run(inside())

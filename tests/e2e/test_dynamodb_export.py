@@ -6,10 +6,12 @@ stand-in.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -161,3 +163,69 @@ def test_killed_on_the_way_it_loads_what_is_left() -> None:
     assert found["killed_at"] < items
     assert found["sent_twice"] <= FILES * LINES_MAX
     assert (found["missing"], found["left over"], found["stale"]) == (0, 0, 0)
+
+
+def test_resync_makes_a_drifted_index_anew_while_the_pipeline_runs(
+    exports: ExportServer,
+    dynamodb_local: Any,
+    ministack: Any,
+    opensearch: Any,
+    aws_client: Callable[..., Any],
+    ask: Callable[..., Any],
+    start_engine: Callable[..., Engine],
+    prefix: str,
+) -> None:
+    url = opensearch.url
+    table = Table(aws_client("dynamodb", dynamodb_local.url), exports, prefix + "drifted", ask, url)
+    bucket = prefix + "exports"
+    aws_client("s3", ministack.url).create_bucket(Bucket=bucket)
+    table.seed(200)
+    pipeline = PIPELINE.format(arn=ARN + table.name, bucket=bucket, form="dynamodb_json", hosts=url, index=table.name)
+    environ = {
+        "AWS_ENDPOINT_URL_DYNAMODB": exports.url,
+        "AWS_ENDPOINT_URL_DYNAMODB_STREAMS": dynamodb_local.url,
+        "AWS_ENDPOINT_URL_S3": ministack.url,
+    }
+    engine = start_engine(pipeline, environ=environ).wait_ready()
+    wait_until(lambda: table.index() == table.expected(), "the first load", step_s=0.3)
+    assert ask(url, "PUT", f"/{table.name}/_doc/ghost", {"text": "in no table"})[0] == 201
+    assert ask(url, "DELETE", f"/{table.name}/_doc/7")[0] == 200
+    assert (
+        ask(url, "POST", "/_aliases", {"actions": [{"add": {"index": table.name, "alias": table.name + "-r"}}]})[0]
+        == 200
+    )
+    done = threading.Event()
+
+    def change() -> None:
+        number = 0
+        while not done.wait(0.05):
+            table.put(number % 250, f"changed {number}")
+            if number % 9 == 0:
+                table.dynamodb.delete_item(TableName=table.name, Key={"id": {"N": str(number * 3 % 250)}})
+            number += 1
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    command = [sys.executable, "-m", "penstock.cli", "dynamodb", "resync", "--json", "--log-level", "info"]
+    command += ["--data-dir", str(engine.data_dir), str(engine.data_dir.parent / "pipelines.yaml")]
+    keys = {"AWS_ACCESS_KEY_ID": "123456789012", "AWS_SECRET_ACCESS_KEY": "secret"}
+    try:
+        run = functools.partial(
+            subprocess.run, env={**os.environ, **environ, **keys}, capture_output=True, text=True, timeout=150
+        )
+        refused = run(command)
+        assert refused.returncode == 1
+        assert "With --replace" in refused.stdout
+        resync = run([*command, "--replace"])
+    finally:
+        done.set()
+        changing.join()
+    assert resync.returncode == 0, resync.stdout + resync.stderr
+    (entry,) = json.loads(resync.stdout)["indexes"]
+    status, aliases = ask(url, "GET", f"/{entry['index']}/_alias")
+    assert status == 200
+    assert set(aliases[entry["index"]]["aliases"]) == {table.name, table.name + "-r"}
+    wait_until(lambda: table.index() == table.expected(), "the index to equal the table", step_s=0.3)
+    assert "ghost" not in table.index()
+    engine.stop()
+    assert engine.dead_letters("tables") == []

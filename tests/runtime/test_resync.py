@@ -13,6 +13,7 @@ import pytest
 
 from penstock.config.documents import read_pipelines
 from penstock.core.clock import Clock
+from penstock.core.errors import Permanent
 from penstock.lib import aws
 from penstock.plan import Plan, make_plan
 from penstock.plugins.sources.dynamodb import source as dynamodb_source
@@ -224,6 +225,38 @@ async def test_after_a_crash_between_switch_and_note_the_switch_is_not_made_agai
     assert "orders" in world.search.aliases
     await world.resync().run()
     assert len([request for request in world.search.requests if request.path == "/_aliases"]) == 1
+
+
+@in_world
+async def test_two_runs_at_once_do_not_mix(world: World) -> None:
+    world.db.put(id=1, text="a")
+    world.db.exports.takes_s = 1.0
+    first = world.resync()
+    running = asyncio.create_task(first.run())
+    await until(lambda: world.db.calls["export_table_to_point_in_time"] == 1)
+    with pytest.raises(Permanent, match="in use by process"):
+        await world.resync().run()
+    await running
+    assert world.documents() == {"1": "a"}
+
+
+@in_world
+async def test_what_is_begun_anew_may_be_another_index(world: World) -> None:
+    world.db.put(id=1, text="a")
+    world.db.exports.takes_s = 0.5
+    first = world.resync()
+    running = asyncio.create_task(first.run())
+    await until(lambda: first.state.indexes["orders"] in world.search.indexes)
+    first.stop()
+    with pytest.raises(InterruptedError):
+        await running
+    world.yaml = world.yaml.replace('"orders"', '"songs"')
+    with pytest.raises(Refused, match="--restart forgets it"):
+        world.resync()
+    await Resync(world.plan(), Request(), world.folder / "data", forgets=True).forget()
+    assert first.state.indexes["orders"] not in world.search.indexes
+    await world.resync().run()
+    assert world.documents("songs") == {"1": "a"}
 
 
 @in_world

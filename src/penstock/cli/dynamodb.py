@@ -119,7 +119,7 @@ async def _resync(
     plan = await _plan(path, config)
     told: dict[str, Any] = {}
     try:
-        work = Resync(plan, request, data_dir)
+        work = Resync(plan, request, data_dir, forgets=restart)
         if restart and not dry_run:
             await work.forget()
             work = Resync(plan, request, data_dir)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -28,6 +29,8 @@ from penstock.plan import PipelinePlan, Plan, SinkPlan
 from penstock.plan.graph import PluginPlan
 from penstock.runtime.engine import Engine, Settings
 from penstock.sdk import Context
+
+log = logging.getLogger(__name__)
 
 LAG_MS = 30_000
 """Caught up: changes older than this are delivered. An index remembers removals for a minute; were the copy further
@@ -286,7 +289,9 @@ class Resync:
         look_s: float = LOOK_S,
         lag_ms: int = LAG_MS,
         registry: Registry | None = None,
+        forgets: bool = False,
     ) -> None:
+        """`forgets`: an earlier run is not gone on with, `forget` ends it. Raises `Refused`."""
         self._plan = plan
         self._request = request
         self._clock = clock or Clock()
@@ -306,7 +311,7 @@ class Resync:
         if self.resumes:
             self.state = State(**json.loads((self.home / STATE_FILE).read_text()))
             copy = copy_of(plan, request, self.state.stamp)
-            if self.state.indexes != {target.name: target.index for target in copy.targets}:
+            if not forgets and self.state.indexes != {target.name: target.index for target in copy.targets}:
                 names = ", ".join(self.state.indexes.values())
                 raise Refused(
                     f"an earlier run makes {names}, which is not what the pipeline asks for now: --restart forgets it"
@@ -322,7 +327,7 @@ class Resync:
     async def survey(self) -> dict[str, list[dict[str, Any]]]:
         """The actions of the switch for each name, as things are now. Nothing is changed. Raises `Refused`."""
         actions: dict[str, list[dict[str, Any]]] = {}
-        reasons = []
+        reasons = await self._obstacles()
         for target in self._by_name():
             swap = await self._open(target)
             try:
@@ -342,12 +347,18 @@ class Resync:
             raise Refused(*reasons)
         return actions
 
+    async def _obstacles(self) -> list[str]:
+        """What keeps the tables from being read: seen now, and not after hours of trying."""
+        (source,) = [part.source for part in self.copy.plan.pipelines if part.source is not None]
+        findings = await source.module.check_tables(source.config, log)
+        return [str(finding) for finding in findings if finding.severity == "error"]
+
     async def forget(self) -> None:
         """Delete what an earlier run has made, if it was not switched to."""
-        for target in self._by_name():
-            swap = await self._open(target)
+        targets = {target.name: target for target in self._by_name()}
+        for name, index in self.state.indexes.items():
+            swap = await self._open(targets.get(name) or self.copy.targets[0])
             try:
-                index = self.state.indexes[target.name]
                 standing = await swap.standing(index)
                 if standing.is_index and not standing.own_aliases:
                     await swap.drop(index)
@@ -364,7 +375,8 @@ class Resync:
         if self.state.switched_ms is None:
             await self.survey()
         self.home.mkdir(parents=True, exist_ok=True)
-        self._save()
+        if not self.resumes:
+            self._save()
         for target in self._by_name():
             if target.plugin.config.kind == "management_disabled":  # that of other kinds is made by the sink
                 swap = await self._open(target)
@@ -385,8 +397,9 @@ class Resync:
         finally:
             engine.stop()
             await asyncio.wait([running])
-            self.state.dead_letters = self._refused()
-            self._save()
+            if engine.pipelines:  # else another run has the folder
+                self.state.dead_letters = self._refused()
+                self._save()
         return await self._finish()
 
     async def _caught_up(
