@@ -124,6 +124,8 @@ class Report:
     kills: int = 0
     refusals: int = 0
     seconds: float = 0.0
+    written_s: float = 0.0
+    """What the changes took."""
     catch_up_s: float = 0.0
     """From the last change to an index that equals the table."""
     conflicts: int = 0
@@ -138,8 +140,9 @@ class Report:
         keys = "+".join(drawn.key_types) + (" acks" if drawn.acknowledgments else "")
         host = " other host" if drawn.variant == "machines" and drawn.other_host else ""
         return (
-            f"seed {drawn.seed:<7} {drawn.variant + host:<19} {keys:<9} {drawn.changes} changes, "
-            f"{drawn.rollovers} rollovers, {self.kills} kills, {self.refusals} refusals, "
+            f"seed {drawn.seed:<7} {drawn.variant + host:<19} {keys:<9} "
+            f"{drawn.changes} changes in {self.written_s:.0f} s, {drawn.rollovers} rollovers, "
+            f"{self.kills} kills, {self.refusals} refusals, "
             f"caught up after {self.catch_up_s:.1f} s, {self.seconds:.0f} s  "
             f"{'FAILED' if self.failure else 'ok'}"
         )
@@ -353,6 +356,7 @@ def _replicate(
 
     chaos = threading.Thread(target=trouble, daemon=True, name="trouble")
     chaos.start()
+    began = time.monotonic()
     try:
         workload.run(scenario.changes, seconds=scenario.seconds)
     except BaseException:
@@ -363,6 +367,7 @@ def _replicate(
     if troubles:
         raise troubles[0]
     proxy.heal()
+    report.written_s = time.monotonic() - began
     ended = time.monotonic()
     quiet_s = QUIET_ELSEWHERE_S if scenario.other_host else QUIET_S
     difference: str | None = ""
@@ -407,10 +412,11 @@ def main() -> int:
     _tell(f"seeds {start} to {start + options.seeds - 1}")
     failed: list[int] = []
     base = Path(tempfile.mkdtemp(prefix="replicate-"))
-    with DynamoDbLocal() as dynamodb, OpenSearchServer() as opensearch:
+    with OpenSearchServer() as opensearch:
         for seed in range(start, start + options.seeds):
             scenario = draw(seed, changes=options.changes, keys=options.keys, rate=options.rate)
-            report = simulate(scenario, dynamodb, opensearch, base / str(seed))
+            with DynamoDbLocal() as dynamodb:  # a new one each time: it slows down with the streams it has seen
+                report = simulate(scenario, dynamodb, opensearch, base / str(seed))
             if report.failure:
                 failed.append(seed)
                 _tell(fail_text(report))
