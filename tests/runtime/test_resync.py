@@ -15,11 +15,12 @@ from penstock.config.documents import read_pipelines
 from penstock.core.clock import Clock
 from penstock.core.errors import Permanent
 from penstock.lib import aws
+from penstock.lib.lease import Lease, SqliteStore, Status
 from penstock.plan import Plan, make_plan
 from penstock.plugins.sources.dynamodb import source as dynamodb_source
 from penstock.plugins.sources.dynamodb.reader import Pace
 from penstock.runtime.engine import Engine, Settings
-from penstock.runtime.resync import NotSwitched, Progress, Refused, Request, Resync, copy_of
+from penstock.runtime.resync import NotSwitched, Progress, Refused, Request, Resync, behind, copy_of
 from penstock.testing.dynamodb import FakeDynamodb
 from penstock.testing.opensearch import FakeOpenSearch
 
@@ -71,7 +72,9 @@ class World:
         return plan
 
     def resync(self, **request: Any) -> Resync:
-        return Resync(self.plan(), Request(**request), self.folder / "data", look_s=0.05, lag_ms=1000)
+        leases = self.folder / "data" / "leases.db"
+        running = SqliteStore(leases) if leases.exists() else None
+        return Resync(self.plan(), Request(**request), self.folder / "data", look_s=0.05, lag_ms=1000, running=running)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Engine]:
@@ -225,6 +228,17 @@ async def test_after_a_crash_between_switch_and_note_the_switch_is_not_made_agai
     assert "orders" in world.search.aliases
     await world.resync().run()
     assert len([request for request in world.search.requests if request.path == "/_aliases"]) == 1
+
+
+def test_shards_in_which_the_pipeline_is_further() -> None:
+    def lease(shard: str, position: str | None, status: Status = Status.ASSIGNED, second: int = 100) -> Lease:
+        progress = {"sequenceNumber": position, "second": second, "startTime": 50_000}
+        return Lease("shop|STREAM", shard, status, progress=progress)
+
+    own = [lease("a", "99"), lease("b", None), lease("c", "5", Status.COMPLETED), lease("d", None), lease("e", "100")]
+    theirs = [lease("a", "100"), lease("b", "1"), lease("c", "9"), lease("d", "7", second=49), lease("e", "100")]
+    theirs += [lease("f", "3"), lease("b", None)]
+    assert behind(own, theirs) == ["a", "b"]
 
 
 @in_world

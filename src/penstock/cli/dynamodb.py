@@ -118,11 +118,12 @@ async def _resync(
 
     plan = await _plan(path, config)
     told: dict[str, Any] = {}
+    store = None if dry_run else _store(plan.server, data_dir)
     try:
-        work = Resync(plan, request, data_dir, forgets=restart)
+        work = Resync(plan, request, data_dir, forgets=restart, running=store)
         if restart and not dry_run:
             await work.forget()
-            work = Resync(plan, request, data_dir)
+            work = Resync(plan, request, data_dir, running=store)
         told = {
             "pipeline": work.copy.pipeline,
             "tables": list(work.copy.tables),
@@ -133,7 +134,8 @@ async def _resync(
             return 0, {"state": "POSSIBLE", **told, "indexes": work.state.indexes, "actions": await work.survey()}
         began_ms = round(time.time() * 1000)
         done = await _run(work)
-        await _forget_losses(plan, work, data_dir, began_ms)
+        if store is not None:
+            await _forget_losses(plan, work, store, began_ms)
         return 0, {"state": "SWITCHED", **told, **done}
     except Refused as error:
         return EXIT_CONFIG, {"state": "REFUSED", "reasons": [*error.reasons, *map(str, plan.problems)]}
@@ -141,6 +143,9 @@ async def _resync(
         return EXIT_INTERRUPTED, {"state": "INTERRUPTED", **told}
     except (NotSwitched, Permanent, Transient) as error:
         return EXIT_NOT_SWITCHED, {"state": "NOT_SWITCHED", "reasons": [str(error)]}
+    finally:
+        if store is not None:
+            await store.shut()
 
 
 async def _run(work: Resync) -> dict[str, Any]:
@@ -180,19 +185,13 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
     yield tell
 
 
-async def _forget_losses(plan: Plan, work: Resync, data_dir: Path, before_ms: int) -> None:
+async def _forget_losses(plan: Plan, work: Resync, store: LeaseStore, before_ms: int) -> None:
     """What the pipeline had missed before is in the new index."""
-    store = _store(plan.server, data_dir)
-    if store is None:
-        return
     source = _source_of(plan.server, work.copy.pipeline, "LOSS")
-    try:
-        for lease in await store.find(source):
-            of_table = any(lease.key.startswith(f"{arn}|") for arn in work.copy.tables)
-            if of_table and lease.progress.get("at", 0) < before_ms:
-                await store.remove(source, lease.key)
-    finally:
-        await store.shut()
+    for lease in await store.find(source):
+        of_table = any(lease.key.startswith(f"{arn}|") for arn in work.copy.tables)
+        if of_table and lease.progress.get("at", 0) < before_ms:
+            await store.remove(source, lease.key)
 
 
 def _told(result: dict[str, Any]) -> list[str]:

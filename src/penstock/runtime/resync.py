@@ -24,7 +24,7 @@ from penstock.config.server import SourceCoordination
 from penstock.core.clock import Clock
 from penstock.core.errors import PenstockError, Transient
 from penstock.core.metrics import Registry
-from penstock.lib.lease import SqliteStore
+from penstock.lib.lease import Lease, LeaseStore, SqliteStore, Status
 from penstock.plan import PipelinePlan, Plan, SinkPlan
 from penstock.plan.graph import PluginPlan
 from penstock.runtime.engine import Engine, Settings
@@ -275,6 +275,21 @@ def _swap_module(plugin: PluginPlan) -> Any:
     return importlib.import_module(f"{plugin.module.__name__}.swap")
 
 
+def behind(own: list[Lease], reached: list[Lease]) -> list[str]:
+    """Shards in which others have reached more than these leases tell, of what both are to read."""
+    leases = {lease.key: lease for lease in own}
+    found = []
+    for other in reached:
+        lease, position = leases.get(other.key), other.progress.get("sequenceNumber")
+        if lease is None or lease.status is Status.COMPLETED or position is None:
+            continue  # read to the end, or gone from the stream
+        if other.progress.get("second", 0) * 1000 < lease.progress.get("startTime", 0):
+            continue  # older than the export
+        if int(lease.progress.get("sequenceNumber") or 0) < int(position):
+            found.append(other.key)
+    return found
+
+
 class Resync:
     """One table's index, made anew. What a run leaves unfinished the next one goes on with."""
 
@@ -290,8 +305,11 @@ class Resync:
         lag_ms: int = LAG_MS,
         registry: Registry | None = None,
         forgets: bool = False,
+        running: LeaseStore | None = None,
     ) -> None:
-        """`forgets`: an earlier run is not gone on with, `forget` ends it. Raises `Refused`."""
+        """`forgets`: an earlier run is not gone on with, `forget` ends it. `running`: the leases of the running
+        pipeline, where they can be read. Raises `Refused`."""
+        self._running = running
         self._plan = plan
         self._request = request
         self._clock = clock or Clock()
@@ -407,6 +425,7 @@ class Resync:
     ) -> None:
         store = SqliteStore(self.home / "leases.db", self._clock)
         stop = asyncio.create_task(self._stopping.wait())
+        reached: list[Lease] | None = None
         try:
             while True:
                 await asyncio.wait({running, stop}, timeout=self._look_s, return_when=asyncio.FIRST_COMPLETED)
@@ -423,13 +442,24 @@ class Resync:
                 source: Any = engine.pipelines[self.copy.pipeline].parts.source
                 recent_ms = self._clock.now_ms() - self._lag_ms
                 try:
+                    if moment_ms is not None and reached is None:
+                        reached = await self._reached_by_others()
                     if await source.delivered_until(max(recent_ms, moment_ms or 0)):
-                        return
+                        own = await store.find(f"{self.copy.pipeline}|STREAM")
+                        if not behind(own, reached or []):
+                            return
                 except Transient:
                     continue  # asked again; the log of the source says what is wrong
         finally:
             stop.cancel()
             await store.shut()
+
+    async def _reached_by_others(self) -> list[Lease]:
+        """Where the running pipeline was in each shard after the switch: a second proof, which needs no clock."""
+        if self._running is None:
+            return []
+        prefix = self._plan.server.source_coordination.partition_prefix
+        return await self._running.find("|".join([*filter(None, [prefix]), self.copy.pipeline, "STREAM"]))
 
     async def _lost(self) -> list[str]:
         """Why changes are missing in the new index."""
