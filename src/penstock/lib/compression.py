@@ -14,7 +14,6 @@ from penstock.core.errors import ConfigError, PenstockError
 
 Kind = Literal["none", "gzip", "snappy", "zstd", "automatic"]
 
-_PARTS_TOGETHER = 64
 _PIECE_BYTES = 1024 * 1024
 _WINDOW_BYTES = 256 * 1024
 _WINDOW_BYTES_MIN = 4 * 1024
@@ -99,13 +98,13 @@ def gzip_joined(parts: Sequence[bytes]) -> bytes:
     """What `parts` make joined, in gzip form, without the memory that joining them takes."""
     from isal import isal_zlib
 
-    if len(parts) <= _PARTS_TOGETHER:
+    size = sum(map(len, parts))
+    if size <= _PIECE_BYTES:
         return gzip_compress(b"".join(parts))
+    # Few pieces: with each of them a thread gives the interpreter away and has to wait until it gets it back.
+    step = len(parts) * _PIECE_BYTES // size + 1
     compressor = isal_zlib.compressobj(1, wbits=31)
-    pieces = [
-        compressor.compress(b"".join(parts[start : start + _PARTS_TOGETHER]))
-        for start in range(0, len(parts), _PARTS_TOGETHER)
-    ]
+    pieces = [compressor.compress(b"".join(parts[start : start + step])) for start in range(0, len(parts), step)]
     return b"".join([*pieces, compressor.flush()])
 
 
