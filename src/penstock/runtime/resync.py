@@ -221,9 +221,15 @@ def _reached(plan: Plan, pipeline: PipelinePlan, reasons: list[str]) -> list[Pip
 
 
 def _target(
-    sink: SinkPlan, pipeline: str, tables: list[str], of: int, request: Request, stamp: str, place: str,
+    sink: SinkPlan,
+    pipeline: str,
+    tables: list[str],
+    of: int,
+    request: Request,
+    stamp: str,
+    place: str,
     reasons: list[str],
-) -> Target | None:  # fmt: skip
+) -> Target | None:
     """None: not for this sink; `reasons` gets more where it should be and cannot."""
     if sink.plugin.name != "opensearch":
         return None

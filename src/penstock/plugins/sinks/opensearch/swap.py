@@ -35,7 +35,10 @@ def fixed_name(config: Config, table: str) -> str:
     if config.ism_policy_file is not None:
         raise ValueError("an index that rolls over cannot be made anew from a table")
     if config.document_id is None and config.document_id_field is None:
-        raise ValueError('document_id is missing: without it, what is written twice stands twice; ${getMetadata("primary_key")} is the key of the item')  # fmt: skip # noqa: E501
+        raise ValueError(
+            "document_id is missing, so what is written twice would stand twice: "
+            '"${getMetadata("primary_key")}" is the key of the item'
+        )
     if config.document_version is None or config.document_version_type not in ("external", "external_gte"):
         raise ValueError(
             'document_version: "${getMetadata("document_version")}" and document_version_type: external are needed: '
@@ -121,7 +124,9 @@ def switch_actions(name: str, index: str, standing: Standing) -> list[dict[str, 
     """The body of the call: an index of that name is deleted, and its aliases move on."""
     if standing.is_index:
         actions: list[dict[str, Any]] = [{"remove_index": {"index": name}}]
-        actions += [{"add": {"index": index, "alias": alias, **_options(of)}} for alias, of in standing.own_aliases.items()]  # fmt: skip # noqa: E501
+        actions += [
+            {"add": {"index": index, "alias": alias, **_options(of)}} for alias, of in standing.own_aliases.items()
+        ]
         return [*actions, {"add": {"index": index, "alias": name}}]
     actions = [{"remove": {"index": old, "alias": name}} for old in standing.aliases if old != index]
     options = next(iter(standing.aliases.values()), {})
@@ -130,7 +135,8 @@ def switch_actions(name: str, index: str, standing: Standing) -> list[dict[str, 
 
 def _options(of: dict[str, Any]) -> dict[str, Any]:
     """As they are given, which is as they are told."""
-    return {key: of[key] for key in ("filter", "index_routing", "search_routing", "is_write_index", "is_hidden") if key in of}  # fmt: skip # noqa: E501
+    names = ("filter", "index_routing", "search_routing", "is_write_index", "is_hidden")
+    return {name: of[name] for name in names if name in of}
 
 
 def _checked(reply: Reply) -> Reply:
