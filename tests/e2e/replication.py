@@ -112,8 +112,8 @@ def draw(seed: int, *, changes: int = 10_000, keys: int = 2000, rate: float = 50
         acknowledgments=chance.random() < 0.75,
         view_on_remove=chance.choice(("NEW_IMAGE", "OLD_IMAGE")),
         seconds=seconds,
-        rollovers=max(2, round(seconds / 5)),
-        faults=max(2, round(seconds / 4)),
+        rollovers=max(2, changes // 1000),
+        faults=min(20, max(2, changes // 1500)),
         other_host=chance.random() < 0.5,
     )
 
@@ -241,12 +241,18 @@ class Run:
             due()
 
     def _kill(self) -> None:
+        number = self._kill_one()
+        if self._chance.random() < 0.5:  # else the next one comes while it starts
+            self._engines[number].wait_ready()
+
+    def _kill_one(self) -> int:
         number = self._chance.choice(list(self._engines))
         self._engines[number].kill()
         self._report.kills += 1
         if self._chance.random() < 0.3:
             self.stopping.wait(self._chance.uniform(0.1, 3.0))
         self._start(number)
+        return number
 
     def _kill_unit(self) -> None:
         """One of the units, or now and then all of them at once."""
@@ -278,7 +284,7 @@ class Run:
         if chance.random() < 0.5:
             proxy.cut_all()
         if chance.random() < 0.2:
-            self._kill()
+            self._kill_one()
         proxy.heal()
 
     def _repeat(self) -> None:
@@ -291,13 +297,14 @@ class Run:
                 break
         self._report.refusals += 1
         if self._chance.random() < 0.75:
-            self._kill()
+            self._kill_one()
         self._proxy.heal()
 
     def stop(self) -> None:
         """All processes end in order; no log tells of a bug."""
         name = "dynamodb_pipeline_opensearch_documentsVersionConflictErrors_total"
         for engine in self._engines.values():
+            engine.wait_ready()  # it may have been started a moment ago
             self._report.conflicts += round(engine.meter(name))
         for engine in self._engines.values():
             engine.stop()
