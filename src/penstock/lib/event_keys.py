@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from penstock.core.batch import Body, Meta, copy_value
@@ -66,14 +67,15 @@ def compile_key(text: str) -> Callable[[Body, Meta], Key]:
     return lambda body, meta: event_key(render(body, meta))
 
 
-def compile_spread(*, overwrite: bool, normalize: bool) -> Callable[[Body, Body], None]:
+def compile_spread(*, overwrite: bool, normalize: bool, lenient: bool = False) -> Callable[[Body, Body], None]:
     """A function that puts each member of its second argument under its own name into the first.
 
     A name is an event key: `a/b` is `b` inside `a`. `overwrite` replaces what is there; `normalize` turns characters
-    that no key can hold into `_`. The function raises EventError for a name that is no key, and then nothing is put.
+    that no key can hold into `_`. A name that cannot be put is left out when `lenient`; else the function raises
+    EventError for it, and then nothing is put.
     """
     plain_names: set[str] = set()
-    put_keys = _key_putter(overwrite=overwrite)
+    put_keys = _key_putter(overwrite=overwrite, lenient=lenient)
 
     def is_plain(name: str) -> bool:
         if _PLAIN_NAME.fullmatch(name) is None:
@@ -96,16 +98,24 @@ def compile_spread(*, overwrite: bool, normalize: bool) -> Callable[[Body, Body]
     return spread
 
 
-def _key_putter(*, overwrite: bool) -> Callable[[Body, Body], None]:
+def _key_putter(*, overwrite: bool, lenient: bool) -> Callable[[Body, Body], None]:
     """The same with every name read as a key."""
 
-    def put_keys(body: Body, members: Body) -> None:
+    def put(body: Body, name: str, value: Any) -> None:
+        key = event_key(name)
+        if overwrite or not key.exists(body):
+            key.put(body, value)
+
+    def put_what_can_be(body: Body, members: Body) -> None:
+        for name, value in members.items():
+            with suppress(EventError):
+                put(body, name, value)
+
+    def put_all(body: Body, members: Body) -> None:
         trial = copy_value(body)
         for name, value in members.items():
-            key = event_key(name)
-            if overwrite or not key.exists(trial):
-                key.put(trial, value)
+            put(trial, name, value)
         body.clear()
         body.update(trial)
 
-    return put_keys
+    return put_what_can_be if lenient else put_all

@@ -30,14 +30,31 @@ def split(text, **config):
         ("a&b=", {"drop_keys_with_no_value": True}, {"b": ""}),
         ("a=(x)&a=[x]", {"remove_brackets": True, "skip_duplicate_values": True}, {"a": "x"}),
         ("a= 1 & b", {"whitespace": "strict", "non_match_value": 0}, {"a": "1 ", " b": 0}),
-        ("k=(a,(b,c),d) j=1", {"field_split_characters": " ,", "value_grouping": True}, {"k": "(a,(b,c),d)", "j": "1"}),
+        (
+            "k=(a,(b,c),d) j=1",
+            {"field_split_characters": " ,", "value_grouping": True},
+            {"k": "(a,(b,c)", "d)": None, "j": "1"},
+        ),
         ("a=[b=1&c", {"recursive": True}, {"a": "[b=1&c"}),
         ("a=<b=(c=1)>&d", {"recursive": True}, {"a": {"b": {"c": "1"}}, "d": None}),
         (
             'x "k=v" y=1',
             {"field_split_characters": " ", "value_grouping": True, "string_literal_character": '"'},
-            {"x": None, "y": "1"},
+            {"x": None, '"k=v"': None, "y": "1"},
         ),
+        (
+            "a=b (c d)e f=g",
+            {"field_split_characters": " ", "value_grouping": True},
+            {"a": "b", "(c": None, "d)e": None, "f": "g"},
+        ),
+        ("a=b(c d)(e f)g", {"field_split_characters": " ", "value_grouping": True}, {"a": "b(c d)(e f)g"}),
+        ("a=It's b=c", {"field_split_characters": " ", "value_grouping": True}, {"a": "It's b=c"}),
+        ("a = b & c", {"value_grouping": True}, {"a ": " b", "c": None}),
+        ("a=(b c)d=e", {"field_split_characters": " )", "value_grouping": True}, {"a": "(b c)", "d": "e"}),
+        ("=1&a=2&x=3", {"delete_key_regex": "x"}, {"a": "2"}),
+        ("a", {"default_values": {"b": None, "": 1}, "drop_keys_with_no_value": True}, {}),
+        ("a=1", {"field_split_characters": "", "value_split_characters": ""}, {"a": "1"}),
+        ("a = [b  = 1]", {"recursive": True}, {"a": {"b": "1"}}),
     ],
 )
 def test_texts(text, config, expected):
@@ -130,3 +147,17 @@ def test_what_was_joined_is_split_again(pairs):
     text = "&".join(f"{key}={value}" for key, value in pairs.items())
     for config in ({}, {"recursive": True}, {"value_grouping": True}):
         assert split(text, **config) == pairs
+
+
+def test_names_that_cannot_be_written_are_left_out():
+    [event] = run_processor("key_value", {"destination": None}, [{"message": "a%=1&b=2&c/d=3", "c": 4}])
+    assert event.body == {"message": "a%=1&b=2&c/d=3", "b": "2", "c": 4}
+
+
+def test_numbers_are_texts():
+    assert split(15) == {"15": None}
+
+
+def test_an_empty_source_is_refused():
+    with pytest.raises(ConfigError, match="source must not be empty"):
+        run_processor("key_value", {"source": ""}, [])

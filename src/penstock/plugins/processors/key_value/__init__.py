@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from penstock import sdk
 from penstock.lib.event_keys import compile_spread, replace_invalid_characters_in
+from penstock.lib.java_values import java_text
 from penstock.lib.limited_loop import each_limited
 from penstock.lib.regex import RegexError, compile_java, interruptible
 from penstock.plugins.processors.key_value.split import (
@@ -43,11 +44,11 @@ class Config(sdk.PluginConfig):
     destination: sdk.Key | None = Field(default="parsed_message", validate_default=True)
     """Key that receives the object of keys and values; null: they go to the top of the event."""
     field_split_characters: str | None = "&"
-    """Characters between the pairs; a backslash makes the next one literal. An empty text switches it off."""
+    """Characters between the pairs; a backslash makes the next one literal. An empty text stands for the default."""
     field_delimiter_regex: Annotated[str | None, _regex("field_delimiter_regex")] = None
     """Regular expression between the pairs, instead of `field_split_characters`."""
     value_split_characters: str | None = "="
-    """Characters between key and value; a backslash makes the next one literal. An empty text switches it off."""
+    """Characters between key and value; a backslash makes the next one literal. An empty text stands for the default."""
     key_value_delimiter_regex: Annotated[str | None, _regex("key_value_delimiter_regex")] = None
     """Regular expression between key and value, instead of `value_split_characters`."""
     default_values: dict[str, Any] = Field(default_factory=dict)
@@ -75,7 +76,7 @@ class Config(sdk.PluginConfig):
     remove_brackets: bool = False
     """Remove `()`, `[]` and `<>` from values."""
     value_grouping: bool = False
-    """Do not split inside of a value in quotes or brackets (`""`, `''`, `()`, `[]`, `<>`, `{}`) nor inside of a URL."""
+    """Do not split where a value is in quotes or brackets (`""`, `''`, `()`, `[]`, `<>`, `{}`) nor inside of a URL."""
     recursive: bool = False
     """Split values in brackets (`[]`, `()`, `<>`) into objects of their own."""
     overwrite_if_destination_exists: bool = True
@@ -85,11 +86,26 @@ class Config(sdk.PluginConfig):
     strict_grouping: bool = False
     """A value whose quote or bracket is not closed is a failure; else it reaches to the end of the text."""
     string_literal_character: str | None = None
-    """With `value_grouping`: text between two of these quotes is no key; it is left out."""
+    """With `value_grouping`: text between two of these quotes is not split; it is a key without a value."""
     tags_on_failure: list[str] | None = None
     """Tags for events whose text cannot be split."""
     key_value_when: sdk.When = sdk.ALWAYS
     """Only events that match this expression are changed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        unused = {
+            characters
+            for characters, regex in (
+                ("field_split_characters", "field_delimiter_regex"),
+                ("value_split_characters", "key_value_delimiter_regex"),
+            )
+            if values.get(characters) == "" and not values.get(regex)
+        }
+        return {name: value for name, value in values.items() if name not in unused}
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
@@ -116,11 +132,12 @@ class Config(sdk.PluginConfig):
                 bool(self.key_value_delimiter_regex) and bool(self.value_split_characters)
             ),
             "One of field_delimiter_regex and field_split_characters must be defined.": not (
-                self.field_delimiter_regex or self.field_split_characters
+                self.field_delimiter_regex or self.field_split_characters is not None
             ),
             "One of key_value_delimiter_regex and value_split_characters must be defined.": not (
-                self.key_value_delimiter_regex or self.value_split_characters
+                self.key_value_delimiter_regex or self.value_split_characters is not None
             ),
+            "source must not be empty": not str(self.source),
             "Include keys and exclude keys set cannot have any overlap": (
                 not set(self.include_keys).isdisjoint(self.exclude_keys)
             ),
@@ -172,7 +189,7 @@ if type(text) is str:
     for part in text.split(fields):
         if part:
             key, found, value = part.partition(sign)
-            if key in members:
+            if not key or key in members:
                 break
             members[key] = value if found else non_match_value
     else:
@@ -240,14 +257,16 @@ def _change(config: Config) -> sdk.EventFn:
         defaults=config.default_values,
     )
     split, tidy = interruptible(split), interruptible(tidy)
-    spread = compile_spread(overwrite=overwrite, normalize=normalize)
+    spread = compile_spread(overwrite=overwrite, normalize=normalize, lenient=True)
 
     def change(body: sdk.Body) -> None:
         text = get(body)
         if type(text) is not str:
             if text is sdk.MISSING or text is None:
                 return
-            raise sdk.EventError(f"{source} is no text", cause="type")
+            if isinstance(text, dict | list):
+                raise sdk.EventError(f"{source} is no text", cause="type")
+            text = java_text(text)
         members = tidy(split(text))  # both may be left at any point
         if destination is None:
             spread(body, members)

@@ -16,8 +16,11 @@ BRACKETS = {"[": "]", "(": ")", "<": ">"}
 DEPTH_MAX = 64
 """Levels of nested values; deeper ones stay text."""
 
-_GROUPS = {'"': '"', "'": "'", "(": ")", "[": "]", "<": ">", "{": "}"}
-_URL = re.compile(r"https?://")
+_QUOTES = "\"'"
+_CLOSING = {'"': '"', "'": "'", "(": ")", "[": "]", "<": ">", "{": "}"}
+_GROUP = r"""(?<!\\)["']|[(\[<{]|https?://"""
+_BLANKS = "".join(map(chr, range(33)))
+"""What is removed around a part."""
 
 
 def delimiter_units(characters: str) -> list[str]:
@@ -42,12 +45,10 @@ def compile_split(
         assert fields is not None and values is not None, "the rules see to it"
         nested = _Nested(fields[-1], values[-1], non_match_value)
         return lambda text: list(nested.read(text, 0).items())
-    if grouping:
-        grouped = _Grouped(
-            _expression(fields, None), _expression(values, value_regex), non_match_value, strict=strict, literal=literal
-        )
-        return grouped.read
     divide = _divider(values, value_regex, non_match_value)
+    if grouping:
+        expressions = _expression(fields, None), _expression(values, value_regex)
+        return _Grouped(*expressions, divide, strict=strict, literal=literal).read
     sign = None if values is None else single_delimiter(values)
     only = None if fields is None else single_delimiter(fields)
     if only is not None and sign is not None:  # the most common case does without a call for each pair
@@ -109,77 +110,61 @@ def _cut_at(delimiter: re.Pattern[str], text: str) -> Iterator[str]:
 
 
 class _Grouped:
-    """Splits, but not inside of values that begin with a quote, a bracket or a URL scheme."""
+    """Splits, but not inside of groups: quotes, brackets and URLs in values, and the literal quote anywhere.
 
-    def __init__(self, fields: str, values: str, non_match_value: Any, *, strict: bool, literal: str | None) -> None:
+    A group reaches to the first sign that closes it; what has no such sign reaches to the end of the text.
+    """
+
+    def __init__(
+        self, fields: str, values: str, divide: Callable[[str], tuple[str, Any]], *, strict: bool, literal: str | None
+    ) -> None:
         self._field = re.compile(fields)
-        quote = f"|(?P<literal>(?<!\\\\){re.escape(literal)})" if literal else ""
-        self._boundary = re.compile(f"(?P<field>{fields})|(?P<value>{values}){quote}")
-        self._non_match_value = non_match_value
+        self._boundary = re.compile(f"(?P<group>{_GROUP})|(?P<field>{fields})|(?P<value>{values})")
+        self._value = re.compile(values)
+        self._divide = divide
         self._strict = strict
+        self._literal = literal
 
     def read(self, text: str) -> Pairs:
-        pairs: Pairs = []
+        return [self._pair(part) for part in self._parts(text) if part]
+
+    def _pair(self, part: str) -> tuple[str, Any]:
+        return (part, None) if part[0] == part[-1] == self._literal else self._divide(part)
+
+    def _parts(self, text: str) -> Iterator[str]:
         start = position = 0
-        while position <= len(text):
-            found = self._boundary.search(text, position)
-            if found is None:
-                break
-            if found.lastgroup == "value":
-                value_end, position = self._value_end(text, found.end())
-                pairs.append((text[start : found.start()], text[found.end() : value_end]))
-            else:
-                self._add_lone(pairs, text[start : found.start()])
-                position = found.end()
-                if found.lastgroup == "literal":
-                    position = self._group_end(text, found.start(), text[found.start()])
-            position = max(position, found.start() + 1)
-            start = position
-        self._add_lone(pairs, text[start:])
-        return pairs
+        in_value = False
+        while found := self._boundary.search(text, position):
+            position = max(found.end(), found.start() + 1)
+            ends = found.lastgroup == "field"
+            end = found.start()
+            if found.lastgroup == "group":
+                if in_value or found[0] == self._literal:
+                    end = position = self._group_end(text, found)
+                    ends = text[end - 1] != " " and self._field.match(text[end - 1]) is not None
+                elif delimiter := self._field.match(text, found.start()):
+                    ends, position = True, max(delimiter.end(), position)
+                elif delimiter := self._value.match(text, found.start()):
+                    in_value, position = True, max(delimiter.end(), position)
+            elif not ends:
+                in_value = True
+            if ends:
+                yield text[start:end].strip(_BLANKS)
+                start = position
+                in_value = False
+        yield text[start:].strip(_BLANKS)
 
-    def _add_lone(self, pairs: Pairs, key: str) -> None:
-        if key:
-            pairs.append((key, self._non_match_value))
-
-    def _value_end(self, text: str, start: int) -> tuple[int, int]:
-        """Where the value ends, and where the next key begins."""
-        after_group = start
-        if _URL.match(text, start):
-            after_group = text.find(" ", start)
-            after_group = len(text) if after_group < 0 else after_group
-        elif text[start : start + 1] in _GROUPS and start < len(text):
-            after_group = self._group_end(text, start, _GROUPS[text[start]])
-        found = self._field.search(text, after_group)
-        return (len(text), len(text) + 1) if found is None else found.span()
-
-    def _group_end(self, text: str, start: int, closing: str) -> int:
-        """The place behind the group that opens at `start`; the end of the text when it is never closed."""
-        opening = text[start]
-        end = text.find(closing, start + 1)
-        if (
-            end > 0
-            and text.find("\\", start, end) < 0
-            and (opening == closing or text.find(opening, start + 1, end) < 0)
-        ):
-            return end + 1
-        depth, first_closing, position = 1, -1, start + 1
-        while position < len(text):
-            sign = text[position]
-            if sign == "\\":
-                position += 1
-            elif sign == closing:
-                first_closing = position if first_closing < 0 else first_closing
-                depth -= 1
-                if depth == 0:
-                    return position + 1
-            elif sign == opening:
-                depth += 1
-            position += 1
-        if first_closing >= 0:
-            return first_closing + 1
+    def _group_end(self, text: str, opening: re.Match[str]) -> int:
+        """The place behind the group that begins with `opening`; for a URL that of the blank behind it."""
+        closing = _CLOSING.get(opening[0], " ")
+        end = text.find(closing, opening.start() + 1)
+        while end > 0 and closing in _QUOTES and text[end - 1] == "\\":
+            end = text.find(closing, end + 1)
+        if end >= 0:
+            return end if closing == " " else end + 1
         if self._strict:
-            raise sdk.EventError(f"The group that begins with {opening} at character {start} has no end", cause="group")
+            place = f"at character {opening.start()}"
+            raise sdk.EventError(f"The group that begins with {opening[0]} {place} has no end", cause="group")
         return len(text)
 
 
@@ -200,9 +185,9 @@ class _Nested:
                 continue
             value = value.lstrip(" ")
             if depth < DEPTH_MAX and len(value) > 1 and BRACKETS.get(value[0]) == value[-1]:
-                result[key.lstrip()] = self.read(value[1:-1], depth + 1)
+                result[key.rstrip()] = self.read(value[1:-1], depth + 1)
             else:
-                result[key.lstrip()] = value
+                result[key.rstrip()] = value
         return result
 
     def _parts(self, text: str) -> Iterator[str]:

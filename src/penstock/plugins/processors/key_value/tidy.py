@@ -32,7 +32,7 @@ def compile_tidy(
     drop_null: bool,
     defaults: Mapping[str, Any],
 ) -> Callable[[Pairs], dict[str, Any]]:
-    """A function from pairs to the object of keys and values. Keys that come several times have a list."""
+    """A function from pairs to the object of keys and values. Keys that come several times have a list, empty ones go."""
     change_key = _joined(
         [
             _eraser(delete_key),
@@ -56,14 +56,17 @@ def compile_tidy(
         if as_they_are:
             simple = dict(pairs)
             if len(simple) == len(pairs):
+                simple.pop("", None)
                 return simple
         result: dict[str, Any] = {}
         several: set[str] = set()
         for key, value in pairs:
-            if (include and key not in include) or key in exclude or (drop_null and value is None):
+            if not key or (include and key not in include) or key in exclude or (drop_null and value is None):
                 continue
             if change_key is not None:
                 key = change_key(key)
+                if not key:
+                    continue
             if change_value is not None and type(value) is str:
                 value = change_value(value)
             if key in result:
@@ -72,7 +75,7 @@ def compile_tidy(
                 result[key] = value
         if has_defaults:
             for key, value in defaults.items():
-                if key not in result:
+                if key and key not in result and not (drop_null and value is None):
                     result[key] = sdk.copy_value(value)
         return result
 
