@@ -66,8 +66,7 @@ def acknowledge_before_the_reply(patch: pytest.MonkeyPatch) -> None:
 
     async def hasty(self: BulkDelivery, parts: list[Part], count: int, dead: Any) -> None:
         if all(isinstance(part, Piece) for part in parts):
-            for part in parts:
-                self._written(part)
+            self._have_arrived(parts)
             await self._sink.send(bulk.joined(parts))
         else:
             await send(self, parts, count, dead)

@@ -150,8 +150,7 @@ class BulkDelivery:
             if failures:
                 self._settle(parts, failures, dead)
             else:
-                for part in parts:
-                    self._written(part)
+                self._have_arrived(parts)
 
     async def _split(self, parts: list[Part], count: int, reason: str, dead: Dead) -> None:
         """The request as a whole was refused: halve it until the bad item is alone."""
@@ -170,9 +169,9 @@ class BulkDelivery:
         sorted_out = _by_part(parts, failures)
         levels = _next_levels(sorted_out)
         again: dict[float, list[Part]] = {}
+        self._have_arrived([part for part, _, refused in sorted_out if not refused])
         for part, offsets, refused in sorted_out:
             if not refused:
-                self._written(part)
                 continue
             if isinstance(part, Piece):
                 self._end_others(part, offsets)
@@ -210,16 +209,23 @@ class BulkDelivery:
         for place in places:
             parcel.data[place] = b""
 
-    def _written(self, part: Part) -> None:
-        """It has arrived, and with an item those that it replaced."""
-        if isinstance(part, Piece):
-            self._end_written(part.parcel, part.slots)
-            return
-        replaced, part.replaced = part.replaced, None
-        for earlier in replaced or ():
-            self._end_written(earlier.parcel, (earlier.slot,))
-        self._queue.has_ended(part)
-        self._end_written(part.parcel, (part.slot,))
+    def _have_arrived(self, parts: Sequence[Part]) -> None:
+        """These were written, and with an item those that it replaced. A parcel hears of all its items at once."""
+        written: dict[Parcel, list[int]] = {}
+        for part in parts:
+            if isinstance(part, Piece):
+                self._end_written(part.parcel, part.slots)
+                continue
+            replaced, part.replaced = part.replaced, None
+            for item in (*(replaced or ()), part):
+                slots = written.get(item.parcel)
+                if slots is None:
+                    written[item.parcel] = [item.slot]
+                else:
+                    slots.append(item.slot)
+            self._queue.has_ended(part)
+        for parcel, slots in written.items():
+            self._end_written(parcel, slots)
 
     def _end_written(self, parcel: Parcel, slots: Sequence[int]) -> None:
         if parcel.on_written is not None:
