@@ -44,11 +44,11 @@ class Config(sdk.PluginConfig):
     destination: sdk.Key | None = Field(default="parsed_message", validate_default=True)
     """Key that receives the object of keys and values; null: they go to the top of the event."""
     field_split_characters: str | None = "&"
-    """Characters between the pairs; a backslash makes the next one literal. An empty text stands for the default."""
+    """Characters between the pairs; a backslash makes the next one literal. An empty text is the default."""
     field_delimiter_regex: Annotated[str | None, _regex("field_delimiter_regex")] = None
     """Regular expression between the pairs, instead of `field_split_characters`."""
     value_split_characters: str | None = "="
-    """Characters between key and value; a backslash makes the next one literal. An empty text stands for the default."""
+    """Characters between key and value; a backslash makes the next one literal. An empty text is the default."""
     key_value_delimiter_regex: Annotated[str | None, _regex("key_value_delimiter_regex")] = None
     """Regular expression between key and value, instead of `value_split_characters`."""
     default_values: dict[str, Any] = Field(default_factory=dict)

@@ -32,7 +32,7 @@ def compile_tidy(
     drop_null: bool,
     defaults: Mapping[str, Any],
 ) -> Callable[[Pairs], dict[str, Any]]:
-    """A function from pairs to the object of keys and values. Keys that come several times have a list, empty ones go."""
+    """A function from pairs to the object of keys and values. Keys that come several times have a list; empty keys go."""
     change_key = _joined(
         [
             _eraser(delete_key),
@@ -49,6 +49,7 @@ def compile_tidy(
         ]
     )
     add = _add_unique if unique else _add
+    defaults = {key: value for key, value in defaults.items() if key and not (drop_null and value is None)}
     has_defaults = bool(defaults)
     as_they_are = not (include or exclude or drop_null or change_key or change_value or defaults)
 
@@ -75,7 +76,7 @@ def compile_tidy(
                 result[key] = value
         if has_defaults:
             for key, value in defaults.items():
-                if key and key not in result and not (drop_null and value is None):
+                if key not in result:
                     result[key] = sdk.copy_value(value)
         return result
 
