@@ -5,11 +5,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.config.nodes import DEPTH_MAX, YamlError, locate, read_nodes, value_of
+from penstock.config.nodes import DEPTH_MAX, DUPLICATES_MAX, YamlError, locate, read_nodes, value_of
 
 
 def load(text):
-    node, _ = read_nodes(text.encode() if isinstance(text, str) else text)
+    node = read_nodes(text.encode() if isinstance(text, str) else text).root
     return None if node is None else value_of(node)
 
 
@@ -58,7 +58,7 @@ def test_keys_are_texts_whatever_they_look_like():
 
 
 def test_every_value_knows_its_line():
-    node, _ = read_nodes(b"a:\n  b:\n    - c\n    - d: 1\n      e: 2\n")
+    node = read_nodes(b"a:\n  b:\n    - c\n    - d: 1\n      e: 2\n").root
     assert [locate(node, path) for path in [(), ("a",), ("a", "b"), ("a", "b", 1), ("a", "b", 1, "e"), ("a", "x")]] == [
         1,
         1,
@@ -82,8 +82,6 @@ def test_anchors_and_merge_keys():
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        ("a: 1\nb: 2\na: 3\n", 3, "Duplicate field 'a'"),
-        ("a: {b: 1, b: 2}", 1, "Duplicate field 'b'"),
         ("a: [1, 2\nb: 3\n", 2, "flow sequence"),
         ("a:\n\t- b", 2, "token"),
         ("a: *x", 1, "anchor"),
@@ -92,7 +90,7 @@ def test_anchors_and_merge_keys():
         ("a:\n  b: !python/object:os.system x", 2, "not supported"),
         ("a: !!binary aGk=", 1, "not supported"),
         ("a: 1\nb: \x00", 2, "not allowed"),
-        (b"a: 1\nb: \xff\xfe", 2, "utf-8"),
+        (b"a: 1\nb: \xff\xfe", 2, "UTF-8"),
         ("<<: 5", 1, "merge key"),
     ],
 )
@@ -117,7 +115,7 @@ def test_nesting_is_bounded_with_and_without_aliases():
 
 
 def test_a_second_document_is_not_read_but_told():
-    node, warnings = read_nodes(b"a: 1\n---\nb: 2\n")
+    node, warnings, _ = read_nodes(b"a: 1\n---\nb: 2\n")
     assert value_of(node) == {"a": 1}
     assert [warning.line for warning in warnings] == [2]
 
@@ -134,6 +132,54 @@ plain = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "duplicates"),
+    [
+        ("a: 1\nb: 2\na: 3\n", {"a": 1, "b": 2}, [(3, "Duplicate field 'a'", "a stands in line 1 already")]),
+        (
+            "a: {b: 1, b: [{c: 2}], d: 3}",
+            {"a": {"b": 1, "d": 3}},
+            [(1, "Duplicate field 'b'", "b stands in line 1 alr")],
+        ),
+        (
+            "a: &x 1\na: &y 2\nb: *y\n*x : 5\n? *x\n: 6",
+            {"a": 1, "b": 2, "1": 5},
+            [(2, "field 'a'", ""), (5, "'1'", "")],
+        ),
+        ("a:\n  b: 1\na:\n  b: 2\n  b: 3", {"a": {"b": 1}}, [(3, "field 'a'", ""), (5, "field 'b'", "line 4")]),
+    ],
+)
+def test_a_key_that_stands_twice_is_told_and_the_rest_is_read(text, value, duplicates):
+    reading = read_nodes(text.encode())
+    assert value_of(reading.root) == value
+    assert len(reading.duplicates) == len(duplicates)
+    for found, (line, message, suggestion) in zip(reading.duplicates, duplicates, strict=True):
+        assert found.line == line
+        assert message in str(found)
+        assert suggestion in found.suggestion
+
+
+def test_no_more_than_so_many_duplicates_are_told():
+    assert len(read_nodes(b"a: 1\n" * 5000).duplicates) == DUPLICATES_MAX
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a:\n\t- b", "spaces"),
+        ("a:\n  b: 1\n\tc: 2", "spaces"),
+        ("a: @timestamp", "quotes around values that"),
+        ("a: %{x}", "%, @"),
+        ("a: %{x}\n" * 3, "%, @"),
+        ("a:\n  b: 1\n c: 2", "same column"),
+        ("a: b: c", "colon"),
+        (b"a: \xfc", "UTF-8"),
+    ],
+)
+def test_usual_slips_come_with_a_hint(text, hint):
+    assert hint in refused(text).suggestion
 
 
 @given(plain)

@@ -469,3 +469,40 @@ def test_nothing_to_read(tmp_path):
         assert one(make_plan(read_pipelines(path))).message == f"Pipelines configuration file not found at {path}"
     (tmp_path / "empty.yaml").write_text("version: '2'\n")
     assert "No valid pipeline" in one(make_plan(read_pipelines(tmp_path))).message
+
+
+def test_a_key_that_stands_twice_hides_no_other_mistake(plan):
+    made = plan("""
+        a:
+          workers: 2
+          workers: 3
+          source: {trickle: {prot: 1}}
+          sink: [bucket: {size: x}]
+        b: {source: {trickle: }, sink: [bucket: {size: 1b}]}
+        b: {source: {trickle: }, sink: [bucket: {size: y}]}
+    """)
+    assert [problem.message.split(".")[0][:60] for problem in made.problems] == [
+        "Failed to parse the configuration: Duplicate field 'workers'",
+        'Parameter "prot" for plugin "trickle" does not exist',
+        'Parameter "size" for plugin "bucket" is invalid: Unable to p',
+        "Failed to parse the configuration: Duplicate field 'b'",
+    ]
+    assert made.pipelines == ()
+    config = parse_server_config(b"ssl: false\nserver_port: 1\nserver_port: x\nserverPort: y\n", "dp.yaml")
+    assert {problem.line for problem in config.problems} >= {3}
+    assert config.problems[0].message == "Invalid DataPrepper configuration file. Duplicate field 'server_port'"
+
+
+def test_a_plugin_beside_its_part_is_to_be_indented(plan):
+    made = plan("""
+        a:
+          source:
+          trickle: {}
+          sink:
+          opensearch: {size: 1b}
+          workers: x
+    """)
+    hints = {problem.path: problem.suggestion for problem in made.problems}
+    assert hints["a > trickle"] == "indent trickle below source"
+    assert hints["a > opensearch"] == "indent opensearch below sink"
+    assert hints["a > workers"] == ""

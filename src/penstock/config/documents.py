@@ -105,10 +105,12 @@ class _Reader:
 
     def read(self, file: str, data: bytes) -> None:
         try:
-            root, warnings = read_nodes(data)
+            root, warnings, duplicates = read_nodes(data)
         except YamlError as error:
-            self._problem(f"Failed to parse the configuration: {error}", file, error.line)
+            self._unreadable(error, file)
             return
+        for duplicate in duplicates:
+            self._unreadable(duplicate, file)
         self.warnings += [
             Problem(str(warning), file=file, line=warning.line, severity="warning") for warning in warnings
         ]
@@ -163,6 +165,9 @@ class _Reader:
             self._problem("A pipeline must have a name.", found.file, found.line)
         else:
             self.pipelines[name] = found
+
+    def _unreadable(self, error: YamlError, file: str) -> None:
+        self._problem(f"Failed to parse the configuration: {error}", file, error.line, suggestion=error.suggestion)
 
     def _problem(self, message: str, file: str, line: int, *, path: str = "", suggestion: str = "") -> None:
         self.problems.append(Problem(message, path=path, file=file, line=line, suggestion=suggestion))

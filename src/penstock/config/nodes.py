@@ -1,7 +1,8 @@
 """YAML text as located nodes: every key and value knows its line.
 
 Plain values are read as YAML 1.1: `yes`, `on`, `0x1F`, `1_000` and `1e3` are what they look like; dates and
-`12:30:00` stay texts. Anchors and merge keys (`<<: *x`) work. Keys are always texts, and a key stands only once.
+`12:30:00` stay texts. Anchors and merge keys (`<<: *x`) work. Keys are always texts. A key stands only once: a second
+one is a fault, and the rest of the text is read all the same, so that its other faults are told as well.
 
 Limits: `TEXT_BYTES_MAX` per file, `DEPTH_MAX` levels, `NODES_MAX` nodes once all aliases are written out.
 """
@@ -18,6 +19,7 @@ import yaml
 TEXT_BYTES_MAX = 16 * 1024 * 1024
 DEPTH_MAX = 100
 NODES_MAX = 200_000
+DUPLICATES_MAX = 100
 _DIGITS_MAX = 1000
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -55,16 +57,24 @@ Node: TypeAlias = ScalarNode | ListNode | MapNode
 class YamlError(ValueError):
     """The text is no YAML of the kind read here."""
 
-    def __init__(self, message: str, line: int = 0) -> None:
+    def __init__(self, message: str, line: int = 0, suggestion: str = "") -> None:
         super().__init__(message)
         self.line = line
+        self.suggestion = suggestion
 
 
-def read_nodes(data: bytes) -> tuple[Node | None, list[YamlError]]:
-    """The first document of a YAML text and what there is to warn of; None for an empty text.
+class Reading(NamedTuple):
+    """The first document of a YAML text."""
 
-    Raises YamlError at the first place that cannot be read.
-    """
+    root: Node | None
+    """None for an empty text."""
+    warnings: list[YamlError]
+    duplicates: list[YamlError]
+    """Keys that stand a second time, at most `DUPLICATES_MAX`; of their values the first one is in `root`."""
+
+
+def read_nodes(data: bytes) -> Reading:
+    """Read a YAML text. Raises YamlError at the first place that cannot be read."""
     text = _text(data)
     builder = _Builder()
     warnings: list[YamlError] = []
@@ -78,11 +88,12 @@ def read_nodes(data: bytes) -> tuple[Node | None, list[YamlError]]:
             builder.take(event)
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark or error.context_mark
-        reason = " ".join(part for part in (error.context, error.problem) if part)
-        raise YamlError(reason, mark.line + 1 if mark else 0) from None
+        reason = ": ".join(part for part in (error.context, error.problem) if part)
+        line = mark.line + 1 if mark else 0
+        raise YamlError(reason, line, _hint(text, line, str(error.problem))) from None
     except yaml.reader.ReaderError as error:
         raise YamlError(str(error.reason), text.count("\n", 0, error.position) + 1) from None
-    return builder.root, warnings
+    return Reading(builder.root, warnings, builder.duplicates)
 
 
 def value_of(node: Node, scalar: Callable[[ScalarNode], Any] | None = None) -> Any:
@@ -180,13 +191,27 @@ def _int(text: str) -> int:
 def _text(data: bytes) -> str:
     if len(data) > TEXT_BYTES_MAX:
         raise YamlError(f"the file is larger than {TEXT_BYTES_MAX} bytes")
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
-        return data.decode(encoding)
+        return data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise YamlError(
-            f"the file is not {encoding[:6]} text: {error.reason}", data.count(b"\n", 0, error.start) + 1
-        ) from None
+        message = f"the file is not {'UTF-16' if utf16 else 'UTF-8'} text: {error.reason}"
+        raise YamlError(message, data.count(b"\n", 0, error.start) + 1, "save the file as UTF-8") from None
+
+
+def _hint(text: str, line: int, problem: str) -> str:
+    """What most often is behind an error of the parser in this line (from 1)."""
+    lines = text.split("\n", line)
+    here = lines[line - 1] if 0 < line <= len(lines) else ""
+    if "\t" in here[: len(here) - len(here.lstrip())]:
+        return "indent with spaces: YAML takes no tabs there"
+    if problem == "found character that cannot start any token":
+        return "put quotes around values that start with %, @ or a backtick, and indent with spaces, not with tabs"
+    if problem == "mapping values are not allowed in this context":
+        return "check the indentation, and put quotes around a value that holds a colon and a space"
+    if problem in ("did not find expected key", "did not find expected '-' indicator"):
+        return "check the indentation: what belongs together starts in the same column"
+    return ""
 
 
 @dataclass(slots=True)
@@ -198,6 +223,8 @@ class _Open:
     weight: int = 1
     height: int = 1
     key: tuple[str, int] | None = None
+    key_again: bool = False
+    """The open key stands in the map already: its value is read and left out."""
     merges: list[tuple[Node, int]] = field(default_factory=list)
 
 
@@ -209,6 +236,7 @@ class _Builder:
         self._open: list[_Open] = []
         self._anchors: dict[str, tuple[Node, int, int]] = {}
         self._weight = 0
+        self.duplicates: list[YamlError] = []
 
     def take(self, event: Any) -> None:
         line = event.start_mark.line + 1
@@ -231,9 +259,7 @@ class _Builder:
             plain = False
         holder = self._open[-1] if self._open else None
         if holder is not None and isinstance(holder.node, MapNode) and holder.key is None:
-            if event.value in holder.node.entries:
-                raise YamlError(f"Duplicate field '{event.value}'", line)
-            holder.key = (event.value, line)
+            self._key(holder, holder.node, event.value, line)
             if event.anchor:
                 self._anchors[event.anchor] = (ScalarNode(event.value, plain, line), 1, 1)
             return
@@ -253,11 +279,15 @@ class _Builder:
         if isinstance(holder.node, MapNode) and holder.key is None:
             if not isinstance(node, ScalarNode):
                 raise YamlError("a key must be a text", line)
-            if node.text in holder.node.entries:
-                raise YamlError(f"Duplicate field '{node.text}'", line)
-            holder.key = (node.text, line)
+            self._key(holder, holder.node, node.text, line)
             return
         self._add(node, weight, height, line)
+
+    def _key(self, holder: _Open, node: MapNode, key: str, line: int) -> None:
+        holder.key, holder.key_again = (key, line), key in node.entries
+        if holder.key_again and len(self.duplicates) < DUPLICATES_MAX:
+            first = f"{key} stands in line {node.entries[key].line} already"
+            self.duplicates.append(YamlError(f"Duplicate field '{key}'", line, first))
 
     def _start(self, event: Any, line: int) -> None:
         is_map = isinstance(event, yaml.MappingStartEvent)
@@ -299,6 +329,8 @@ class _Builder:
         assert holder.key is not None, "a value without a key"
         key, key_line = holder.key
         holder.key = None
+        if holder.key_again:
+            return
         if key == "<<":
             holder.merges.append((node, key_line))
         else:

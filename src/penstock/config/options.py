@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ValidationError
 
 from penstock.config.closest import closest
+from penstock.config.models import options_at
 from penstock.config.nodes import Path
 from penstock.config.references import Unresolved
+from penstock.config.rules import BROKEN_RULE, hidden
 from penstock.core.errors import Problem
 
 M = TypeVar("M", bound=BaseModel)
@@ -68,25 +68,15 @@ def check_options(
         adapted = [_adapt(values, _real_path(values, entry["loc"])[0], entry) for entry in errors]
         if not any(adapted):
             break
-    faults = [fault for entry in _one_per_union(values, errors) for fault in _faults(model, values, entry, subject)]
+    located = [(_real_path(values, entry["loc"], entry["type"])[0], entry) for entry in _one_per_union(values, errors)]
+    located += hidden(model, values, located, context or {})
+    faults = [fault for path, entry in located for fault in _faults(model, path, entry, subject)]
     return None, list(dict.fromkeys(faults))
-
-
-def option_names(model: type[BaseModel]) -> list[str]:
-    """The options of a model as they are written in YAML."""
-    return [yaml_names(name, info)[0] for name, info in model.model_fields.items()]
 
 
 def dotted(path: Iterable[str | int]) -> str:
     """`entries.0.to_key`"""
     return ".".join(str(segment) for segment in path)
-
-
-def yaml_names(name: str, info: FieldInfo) -> list[str]:
-    """Every name of an option in YAML, the preferred one first."""
-    alias = info.validation_alias or info.alias
-    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    return list(dict.fromkeys([choice for choice in choices if isinstance(choice, str)] + [name]))
 
 
 def _adapt(values: Any, path: Path, entry: Any) -> bool:
@@ -151,9 +141,8 @@ def _one_per_union(values: Any, errors: list[Any]) -> Iterator[Any]:
         yield from kept
 
 
-def _faults(model: type[BaseModel], values: Any, entry: Any, subject: Subject) -> Iterator[Fault]:
+def _faults(model: type[BaseModel], path: Path, entry: Any, subject: Subject) -> Iterator[Fault]:
     kind, given, context = entry["type"], entry["input"], entry.get("ctx", {})
-    path, _ = _real_path(values, entry["loc"], kind)
     if isinstance(given, Unresolved):
         return  # its value is checked when it is known
     if kind == "nested_plugin":
@@ -162,7 +151,7 @@ def _faults(model: type[BaseModel], values: Any, entry: Any, subject: Subject) -
             yield Fault((*path, *inner), problem.message, problem.suggestion, problem.severity)
         return
     message, suggestion = _describe(kind, path, given, entry["msg"], context, subject, model)
-    waits = kind in ("value_error", "assertion_error") and _has_unresolved(given)
+    waits = kind in BROKEN_RULE and _has_unresolved(given)
     yield Fault(path, message, suggestion, "warning" if waits else "error")
 
 
@@ -176,7 +165,7 @@ def _describe(
         return _unknown_option(parameter, path, model)
     if kind == "not_yet":
         return f"{parameter} is not supported yet.", f"leave {path[-1] if path else name} out"
-    if kind in ("value_error", "assertion_error"):
+    if kind in BROKEN_RULE:
         return subject.incorrect + str(context.get("error", text)), ""
     if kind in _RULES or kind in _SIZES:
         return f"{subject.incorrect}{name} {_rule(kind, context)}", ""
@@ -213,7 +202,7 @@ def _rule(kind: str, context: Mapping[str, Any]) -> str:
     return f"size must be between {low or 0} and {high if high is not None else 2147483647}"
 
 
-_NOT_ABOUT_NULL = frozenset(("extra_forbidden", "missing", "value_error", "assertion_error"))
+_NOT_ABOUT_NULL = BROKEN_RULE | {"extra_forbidden", "missing"}
 _RULES = {
     "greater_than": ("must be greater than", "gt"),
     "greater_than_equal": ("must be greater than or equal to", "ge"),
@@ -272,39 +261,3 @@ def _has_unresolved(value: Any) -> bool:
     if isinstance(value, list):
         return any(_has_unresolved(item) for item in value)
     return isinstance(value, Unresolved)
-
-
-def options_at(model: type[BaseModel], path: Path) -> list[str]:
-    """Options of the model at a path of the values; of all members where it is a union."""
-    here: list[Any] = [model]
-    for segment in path:
-        here = [step for annotation in here for step in _step(annotation, segment)]
-    names = [name for annotation in here for found in _models(annotation) for name in option_names(found)]
-    return list(dict.fromkeys(names))
-
-
-def _step(annotation: Any, segment: str | int) -> Iterator[Any]:
-    """The annotations one path segment below an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        for name, info in annotation.model_fields.items():
-            if segment in yaml_names(name, info):
-                yield info.annotation
-        return
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        yield from _step(arguments[0], segment)
-    elif origin in (Union, UnionType):
-        for argument in arguments:
-            yield from _step(argument, segment)
-    elif origin is dict and isinstance(segment, str):
-        yield arguments[1]
-    elif origin in (list, tuple, set, frozenset) and isinstance(segment, int):
-        yield arguments[0]
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) in (Union, UnionType, Annotated):
-        for argument in get_args(annotation):
-            yield from _models(argument)

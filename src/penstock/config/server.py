@@ -6,7 +6,7 @@ A key either has its attribute here, or `warnings` says what replaces it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -411,16 +411,21 @@ def parse_server_config(data: bytes, file: str, references: References | None = 
     """The server configuration in a text."""
     references = references or References()
     try:
-        root, _ = read_nodes(data)
+        root, _, duplicates = read_nodes(data)
     except YamlError as error:
-        problem = Problem(f"Invalid DataPrepper configuration file. {error}", file=file, line=error.line)
-        return ServerDocument(ServerConfig(), problems=(problem,))
+        return ServerDocument(ServerConfig(), problems=(_unreadable(error, file),))
     if root is None or is_null(root):
         return ServerDocument(ServerConfig())
     if not isinstance(root, MapNode):
         problem = Problem("Invalid DataPrepper configuration file. Expected a map.", file=file, line=root.line)
         return ServerDocument(ServerConfig(), problems=(problem,))
-    return _check(root, file, references)
+    document = _check(root, file, references)
+    return replace(document, problems=(*(_unreadable(error, file) for error in duplicates), *document.problems))
+
+
+def _unreadable(error: YamlError, file: str) -> Problem:
+    message = f"Invalid DataPrepper configuration file. {error}"
+    return Problem(message, file=file, line=error.line, suggestion=error.suggestion)
 
 
 def _check(root: MapNode, file: str, references: References) -> ServerDocument:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from penstock import sdk
 from penstock.config.documents import Located
+from penstock.config.models import option_names
 from penstock.config.nodes import Entry, ListNode, MapNode, Node, Path, ScalarNode, child, is_null, scalar_value
-from penstock.config.options import Fault, Subject, check_options, option_names
+from penstock.config.options import Fault, Subject, check_options
 from penstock.core.errors import Problem
 
 CONNECTOR = "pipeline"
@@ -214,8 +215,21 @@ def _take_options(draft: Draft, node: MapNode) -> None:
             values[key] = [] if isinstance(scalar, ListNode) else {}
     options, faults = check_options(PipelineOptions, values, Subject(root=draft.name + "."))
     for fault in faults:
+        holder = _empty_before(node, fault.path[0]) if len(fault.path) == 1 else None
+        if holder is not None and not fault.suggestion:
+            fault = replace(fault, suggestion=f"indent {fault.path[0]} below {holder}")
         draft.fault(fault, (), "")
     draft.options = options or draft.options
+
+
+def _empty_before(node: MapNode, key: str | int) -> str | None:
+    """The part of a pipeline that stands empty right before an unknown key."""
+    if key in option_names(PipelineOptions):
+        return None
+    names = list(node.entries)
+    before = names[names.index(str(key)) - 1] if key in names[1:] else ""
+    empty = before in ("source", "buffer", "processor", "sink") and is_null(node.entries[before].node)
+    return before if empty else None
 
 
 def _take_source(draft: Draft, node: Node | None) -> None:

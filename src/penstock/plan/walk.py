@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
+from penstock.config.models import yaml_names
 from penstock.config.nodes import Path
-from penstock.config.options import yaml_names
 from penstock.config.references import MASK, BadReference, parse_reference
 from penstock.expr import Expression, Template
 from penstock.sdk import PluginUse
