@@ -135,6 +135,31 @@ def test_branches_do_not_see_each_others_changes() -> None:
     run_virtual(run())
 
 
+def test_parked_events_that_nobody_brings_again_wait_until_they_can_be_kept() -> None:
+    def bad(batch: Batch) -> Batch:
+        raise RuntimeError("bug")
+
+    class Deaf:
+        async def run(self, output: Any) -> None:
+            output.started()
+            for batch in events(30):
+                await output.write(batch, 10)
+
+        async def stop(self) -> None:
+            pass
+
+    async def run() -> None:
+        rig = Rig()
+        rig.letters.broken = True
+        pipeline = rig.pipeline("p", [rig.branch("p", MemoryBulkSink())], [rig.stage("p", "bad", bad)], Deaf())
+        asyncio.get_running_loop().call_later(300, setattr, rig.letters, "broken", False)
+        await rig.run()
+        assert sorted(letter.failed_data["document"]["n"] for letter in rig.letters.letters) == list(range(30))
+        assert pipeline.state == "ENDED"
+
+    run_virtual(run())
+
+
 def test_a_processor_that_throws_parks_its_events_and_stops_nothing() -> None:
     async def run() -> None:
         rig = Rig()

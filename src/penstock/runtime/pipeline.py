@@ -263,8 +263,18 @@ class Pipeline:
             )
             for place in range(len(rest))
         ]
-        ok = await self._around.bury(letters)
-        rest.release_all(ok=ok)
+        if await self._around.bury(letters):
+            rest.release_all(ok=True)
+            return
+        unheard = [i for i, handle in enumerate(rest.handles) if handle and not (handle.heard or handle.done)]
+        rest.release(sorted(set(range(len(rest))).difference(unheard)), ok=False)
+        if unheard:  # nobody will bring these again: the pipeline waits until they are kept
+            try:
+                await self._around.bury_until_kept([letters[i] for i in unheard])
+            except asyncio.CancelledError:
+                self._left.append(rest)
+                raise
+            rest.release(unheard, ok=True)
 
     async def take_over(self, batch: Batch, size_bytes: int) -> None:
         """Events from another pipeline: waits for room without limit."""
