@@ -324,6 +324,7 @@ def simulate(scenario: Scenario, dynamodb: DynamoDbLocal, opensearch: OpenSearch
     name = f"replicate-{scenario.seed}-{time.time_ns() % 10**9}"
     table, index = Table(dynamodb.url, name, scenario.key_types), Index(opensearch.url, name)
     with ExitStack() as stack:
+        stack.callback(table.close)
         proxy = stack.enter_context(FaultProxy(opensearch.url))
         run = Run(scenario, dynamodb, proxy, name, folder, report)
         stack.callback(run.kill)

@@ -55,6 +55,7 @@ class Table:
         self.key_types = key_types
         self._address = urlsplit(url)
         self._local = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """One request of the API. Raises `RuntimeError` when it is refused."""
@@ -70,13 +71,14 @@ class Table:
             connection = getattr(self._local, "connection", None)
             if connection is None:
                 connection = http.client.HTTPConnection(self._address.hostname or "", self._address.port, timeout=60)
+                self._connections.append(connection)
                 self._local.connection = connection
             try:
                 connection.request("POST", "/", body, headers)
                 reply = connection.getresponse()
                 text = reply.read()
             except (OSError, http.client.HTTPException):
-                self.close()
+                connection.close()  # it opens anew by itself
                 continue
             if reply.status == 200:
                 answer: dict[str, Any] = json.loads(text)
@@ -87,11 +89,9 @@ class Table:
         raise RuntimeError(f"{operation} failed {RETRIES_MAX} times")
 
     def close(self) -> None:
-        """End the connection of this thread."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
+        """End the connections of all threads."""
+        for connection in self._connections:
             connection.close()
-            self._local.connection = None
 
     def make(self) -> None:
         keys = list(zip(NAMES, self.key_types, strict=False))
@@ -233,8 +233,6 @@ class Workload:
         except BaseException as error:
             self._failures.append(error)
             self._stop.set()
-        finally:
-            self.table.close()
 
     def _change(self, chance: random.Random, own: list[Fate], most: int) -> int:
         """One request; returns how many changes it made."""

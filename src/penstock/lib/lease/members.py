@@ -14,7 +14,7 @@ from penstock.core.clock import Clock
 from penstock.lib.lease.item import Lease, LeaseLost, LeaseStore, Status
 from penstock.lib.lease.owner import is_dead
 
-MEMBER_S = 45.0
+MEMBER_S = 40.0
 """A member that has not renewed its item for so long is gone: within a minute others go on with its work."""
 RENEW_S = 10.0
 
