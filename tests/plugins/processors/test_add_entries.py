@@ -28,8 +28,8 @@ def test_events_do_not_share_a_value():
     assert first["list"][0] is not second["list"][0]
 
 
-def test_a_missing_key_in_a_format_is_null_and_a_missing_pointer_is_nothing():
-    assert bodies([{"key": "x", "format": "<${gone}>"}], {}) == [{"x": None}]
+def test_what_is_missing_in_a_format_is_nothing():
+    assert bodies([{"key": "x", "format": "<${gone}>"}], {}, {"gone": None}) == [{"x": "<>"}, {"gone": None, "x": "<>"}]
     assert bodies([{"key": "x", "format": "<${/gone}>"}], {}) == [{"x": "<>"}]
 
 

@@ -20,7 +20,7 @@ class Entry(sdk.PluginConfig):
     value: Any = None
     """Value of any type."""
     format: sdk.Template | None = None
-    """Text with `${...}`; when a key in it does not exist, null is written."""
+    """Text with `${...}`; what does not exist is an empty text."""
     value_expression: sdk.ValueExpression | None = None
     """Expression that gives the value."""
     overwrite_if_key_exists: bool = False
@@ -216,21 +216,12 @@ def _value(entry: Entry) -> _Value:
             try:
                 return evaluate(body, meta)
             except sdk.ExpressionError as error:
-                raise sdk.EventError(str(error), cause="expression") from error
+                raise sdk.EventError(str(error), cause="expression", logged=error.logged) from error
 
         return evaluated
     if entry.format is not None:
-        render = entry.format.render
-
-        def formatted(body: sdk.Body, meta: sdk.Meta) -> Any:
-            try:
-                return render(body, meta)
-            except sdk.EventError as error:
-                if error.cause == "format":
-                    return None
-                raise
-
-        return formatted
+        render = entry.format.render_or
+        return lambda body, meta: render(body, meta, "")
     value = entry.value
     return lambda body, meta: sdk.copy_value(value)
 
