@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import logging
 import os
 import random
 import shutil
@@ -416,6 +417,7 @@ def main() -> int:
     parser.add_argument("--keys", type=int, default=2000, help="keys of each table")
     parser.add_argument("--rate", type=float, default=500.0, help="changes a second")
     options = parser.parse_args()
+    logging.getLogger("aiohttp.server").disabled = True  # connections are cut on purpose
     start = random.SystemRandom().randrange(FRESH_MAX) if options.start is None else options.start
     _tell(f"seeds {start} to {start + options.seeds - 1}")
     failed: list[int] = []
