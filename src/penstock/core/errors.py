@@ -64,17 +64,19 @@ class ConfigError(PenstockError):
 class EventError(PenstockError):
     """This event cannot be handled; the others can."""
 
-    def __init__(self, message: str, *, cause: str = "error") -> None:
+    def __init__(self, message: str, *, cause: str = "error", logged: str | None = None) -> None:
         super().__init__(message)
         self.cause = cause
         """Short stable word for counters, such as `timeout` or `no_match`."""
+        self.logged = message if logged is None else logged
+        """What logs say: the message without values of the event, for which they are no place."""
 
 
 class ExpressionError(EventError):
     """An expression cannot be evaluated for this event."""
 
-    def __init__(self, message: str, *, cause: str = "expression") -> None:
-        super().__init__(message, cause=cause)
+    def __init__(self, message: str, *, cause: str = "expression", logged: str | None = None) -> None:
+        super().__init__(message, cause=cause, logged=logged)
 
 
 class ExpressionSyntaxError(ExpressionError):

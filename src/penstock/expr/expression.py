@@ -15,7 +15,7 @@ from penstock.core.key import Key
 from penstock.expr.compile import Compiler, Part
 from penstock.expr.functions import Evaluate, Surroundings
 from penstock.expr.parse import parse
-from penstock.expr.values import java_text, plain, shortest_single
+from penstock.expr.values import java_text, java_type, plain, shortest_single
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,10 @@ class Expression:
                 return False
             if value is True or value is False:
                 return value
-            raise ExpressionError(f'Unexpected expression return value of {java_text(value)} for "{self.text}"')
+            raise ExpressionError(
+                f'Unexpected expression return value of {java_text(value)} for "{self.text}"',
+                logged=f'Unexpected expression return value of type {java_type(value)} for "{self.text}"',
+            )
 
         return test
 
@@ -107,7 +110,8 @@ def _evaluate(text: str, run: Evaluate, *, computed: bool) -> Evaluate:
         try:
             value = run(body, meta)
         except ExpressionError as error:
-            raise ExpressionError(f'Unable to evaluate statement "{text}": {error}') from error
+            reason = f'Unable to evaluate statement "{text}": '
+            raise ExpressionError(f"{reason}{error}", logged=f"{reason}{error.logged}") from error
         kind = type(value)
         if kind is str or kind is int:
             return value

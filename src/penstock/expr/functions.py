@@ -69,8 +69,8 @@ class Function(NamedTuple):
     """It reads the whole event."""
 
 
-def _fail(message: str) -> ExpressionError:
-    return ExpressionError(message)
+def _fail(message: str, logged: str | None = None) -> ExpressionError:
+    return ExpressionError(message, logged=logged)
 
 
 def _class_of(argument: Argument) -> str:
@@ -89,7 +89,7 @@ def _text_of(argument: Argument, wrong_type: str) -> Evaluate:
         value: object = read(body, meta)
         if value is None or isinstance(value, str):
             return value
-        raise _fail(wrong_type.format(java_text(value)))
+        raise _fail(wrong_type.format(java_text(value)), wrong_type.format(java_type(value)))
 
     return text
 
@@ -289,7 +289,7 @@ def _network(text: str) -> _Network:
     try:
         network = ipaddress.ip_network(text.strip(), strict=False)
     except ValueError as error:
-        raise _fail(f"{text} is no CIDR block: {error}") from error
+        raise _fail(f"{text} is no CIDR block: {error}", "An argument is no CIDR block") from error
     return _Network(network.version, int(network.netmask), int(network.network_address))
 
 
@@ -367,7 +367,7 @@ def _epoch_ns(value: Any, zone: str, key_text: str) -> int:
         if type(value) is str:
             return parse_iso(value, zone)
     except (ValueError, OverflowError) as error:
-        raise _fail(f"{key_text} holds no date-time: {error}") from error
+        raise _fail(f"{key_text} holds no date-time: {error}", f"{key_text} holds no date-time") from error
     if value is MISSING or value is None:
         raise _fail(f"{key_text} is missing")
     raise _fail(f"Unsupported type passed as function argument: {java_type(value)}")

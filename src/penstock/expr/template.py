@@ -171,7 +171,7 @@ def _resolve(part: Placeholder, body: Body, meta: Meta) -> Any:
     try:
         return part.expression.evaluate(body, meta)
     except ExpressionError as error:
-        raise EventError(str(error), cause="expression") from error
+        raise EventError(str(error), cause="expression", logged=error.logged) from error
 
 
 def _printed(value: Any) -> str:

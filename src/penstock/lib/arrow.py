@@ -111,7 +111,10 @@ def compile_fit(arrow: Any, kind: Any, *, closed: bool = False) -> Callable[[Any
 
 
 def _refuse(value: Any, wanted: str) -> EventError:
-    return EventError(f"The event does not fit the schema: {str(value)[:64]!r} is no {wanted}", cause="schema")
+    wrong = "The event does not fit the schema: "
+    return EventError(
+        f"{wrong}{str(value)[:64]!r} is no {wanted}", cause="schema", logged=f"{wrong}a value is no {wanted}"
+    )
 
 
 def _member(arrow: Any, field: Any, closed: bool) -> Callable[[Any], Any]:

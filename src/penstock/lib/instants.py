@@ -28,13 +28,14 @@ def read_instant(value: Any) -> int:
         try:
             nanos = parse_iso(value)
         except ValueError as error:
-            raise EventError(str(error), cause="time") from None
+            raise EventError(str(error), cause="time", logged="A text is no time") from None
     elif isinstance(value, float | Decimal) and math.isfinite(value):
         nanos = int(Decimal(value) * _NANOS)
     else:
-        raise EventError(f"Invalid format for time {str(value)[:64]}", cause="time")
+        wrong = "Invalid format for time"
+        raise EventError(f"{wrong} {str(value)[:64]}", cause="time", logged=wrong)
     if abs(nanos) > _SECONDS_MAX * _NANOS:
-        raise EventError(f"The time {str(value)[:64]} is out of range", cause="time")
+        raise EventError(f"The time {str(value)[:64]} is out of range", cause="time", logged="A time is out of range")
     return nanos
 
 

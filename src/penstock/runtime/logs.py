@@ -1,6 +1,7 @@
 """Log lines for people, for Data Prepper's readers and for machines; repeated ones are shown now and then, counted.
 
-Payloads and secrets are never logged; plugins log keys, types and ids.
+Payloads and secrets are not logged: plugins log keys, types and ids. What a server says of a document that it refuses
+is, for that is how the cause is found; it may quote a value, so it is cut short where it is logged.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datetime import datetime
 from typing import TextIO
 
 FORMATS = ("text", "json")
+MESSAGE_CHARACTERS_MAX = 8000
 
 _COLOURS = {"WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31;1m", "DEBUG": "\033[2m"}
 _LEVELS = {"WARNING": "WARN", "CRITICAL": "FATAL"}
@@ -32,7 +34,7 @@ class TextFormatter(logging.Formatter):
         if self._colours and (colour := _COLOURS.get(record.levelname)):
             level = f"{colour}{level}\033[0m"
         thread = "main" if record.threadName == "MainThread" else record.threadName
-        text = f"{stamp} [{thread}] {level} {record.name} - {record.getMessage()}"
+        text = f"{stamp} [{thread}] {level} {record.name} - {_message(record)}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return text
@@ -48,11 +50,17 @@ class JsonFormatter(logging.Formatter):
             "level": _LEVELS.get(record.levelname, record.levelname),
             "thread": record.threadName,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)
+
+
+def _message(record: logging.LogRecord) -> str:
+    text = record.getMessage()
+    more = len(text) - MESSAGE_CHARACTERS_MAX
+    return text if more <= 0 else f"{text[:MESSAGE_CHARACTERS_MAX]}… ({more} characters more)"
 
 
 class RepeatFilter(logging.Filter):

@@ -56,5 +56,5 @@ def _matches(test: Callable[[Any, Any], bool], body: Any, meta: Any) -> bool:
     try:
         return test(body, meta)
     except ExpressionError as error:
-        log.error("Failed to evaluate route. This route will not be applied to any events. %s", error)
+        log.error("Failed to evaluate route. This route will not be applied to any events. %s", error.logged)
         return False

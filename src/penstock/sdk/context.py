@@ -153,7 +153,8 @@ class Context:
             self.metrics.counter(failures + "ByCause", cause=getattr(error, "cause", "expression")).add()
             if tags:
                 batch.tag(index, tags)
-            log.warning("An event of pipeline %s was not changed: %s", self.pipeline, error)
+            log.warning("An event of pipeline %s was not changed: %s", self.pipeline, error.logged)
+            log.debug("An event of pipeline %s was not changed, in full: %s", self.pipeline, error)
 
         return fail
 

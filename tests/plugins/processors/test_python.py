@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import sys
 from pathlib import Path
@@ -227,7 +228,17 @@ def test_metadata_is_changed_only_where_the_function_succeeds(rules: Rules, sign
 
 def test_the_log_tells_the_line(rules: Rules, caplog: pytest.LogCaptureFixture) -> None:
     rules.run("import json\n\ndef rule(event):\n    return json.loads('{')", EVENTS[:1])
-    assert f"{rules.file}:4: JSONDecodeError: " in caplog.text
+    assert f"{rules.file}:4: JSONDecodeError" in caplog.text
+
+
+def test_what_an_exception_says_is_no_matter_for_the_log_but_for_those_who_debug(
+    rules: Rules, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        rules.run("def rule(event):\n    return int(event['card'])", [{"card": "4111-1111"}])
+    levels = {record.levelno for record in caplog.records if "4111" in record.getMessage()}
+    assert levels == {logging.DEBUG}
+    assert f"{rules.file}:2: ValueError" in next(r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
 
 
 def test_causes_can_be_chosen(rules: Rules) -> None:

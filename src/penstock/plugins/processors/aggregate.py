@@ -270,7 +270,7 @@ class Aggregate:
             concluded = True
         except sdk.EventError as error:
             self._conclude_errors.add()
-            self._log.error("The result of a group cannot be made: %s", error)
+            self._log.error("The result of a group cannot be made: %s", error.logged)
         finally:
             if not concluded:  # its events are not part of anything: their sources are to know
                 if group.handle is not None:

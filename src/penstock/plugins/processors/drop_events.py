@@ -41,7 +41,7 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
         except sdk.ExpressionError as error:
             failures.add()
             if not silent:
-                log.warning("The condition of drop_events cannot be used: %s", error)
+                log.warning("The condition of drop_events cannot be used: %s", error.logged)
             return drop_failed
 
     def drop(batch: sdk.Batch) -> sdk.Batch:

@@ -66,7 +66,7 @@ def _filter(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
                     kept.append(element)
             except sdk.ExpressionError as error:
                 failed.append(element)
-                reason = str(error)
+                reason = error.logged
         put(body, kept if in_place else sdk.copy_value(kept))
         if failed:
             attributes = batch.meta(index).attributes

@@ -193,7 +193,7 @@ class _GeoIp:
                 self._ctx.log.error("Pipeline %s: %s", self._ctx.pipeline, error)
             except sdk.EventError as error:  # the target is below a value that is no object
                 cause = error.cause
-                self._ctx.log.warning("An event of pipeline %s was not changed: %s", self._ctx.pipeline, error)
+                self._ctx.log.warning("An event of pipeline %s was not changed: %s", self._ctx.pipeline, error.logged)
             causes = {cause} if causes is None else causes | {cause}
         return causes
 

@@ -450,7 +450,8 @@ def _lookup(target: Target) -> Callable[[str], Any]:
         try:
             return convert(value)
         except ValueError as error:
-            raise sdk.EventError(f"The result {value} cannot be converted: {error}", cause="convert") from error
+            wrong = f"The result cannot be converted to {target.type}"
+            raise sdk.EventError(f"{wrong}: {value}", cause="convert", logged=wrong) from error
 
     def lookup(text: str) -> Any:
         result = singles.get(text, _NO_MATCH)

@@ -18,6 +18,8 @@ from penstock.sdk import Context, DeadLetter, DeadLetterWriter, metadata_told
 log = logging.getLogger(__name__)
 
 KEEP_TIMEOUT_S = 10.0
+REASON_CHARACTERS_MAX = 500
+"""Of a refusal in the log: servers quote values. Dead letters hold all of it."""
 SHUT_DOWN = "the pipeline was shut down before this event could be delivered"
 
 
@@ -144,7 +146,7 @@ class Surroundings:
             self.ctx.plugin,
             len(letters),
             where,
-            letters[0].failed_data.get("message"),
+            str(letters[0].failed_data.get("message"))[:REASON_CHARACTERS_MAX],
         )
         return True
 

@@ -164,7 +164,7 @@ class _Grok:
                 if test(body, batch.peek(index)):
                     chosen.append(index)
             except (sdk.EventError, sdk.ExpressionError) as error:
-                self._fail(batch, index, sdk.EventError(str(error), cause="condition"))
+                self._fail(batch, index, sdk.EventError(str(error), cause="condition", logged=error.logged))
         return chosen, [bodies[index] for index in chosen]
 
     def _run_limited(self, bodies: list[sdk.Body], missed: list[int]) -> int:

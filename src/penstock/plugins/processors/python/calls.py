@@ -180,7 +180,8 @@ class Calls:
     def _failed(self, error: BaseException) -> sdk.EventError:
         if isinstance(error, sdk.EventError):
             return error
-        return sdk.EventError(told(error, self.file), cause=type(error).__name__)
+        cause = type(error).__name__
+        return sdk.EventError(told(error, self.file), cause=cause, logged=told(error, self.file, message=False))
 
     def _take(self, batch: sdk.Batch, index: int, result: Any, meta: sdk.Meta | None, parts: Parts) -> None:
         """Put in place what an event has become."""

@@ -150,9 +150,9 @@ def shape_of(signature: inspect.Signature, name: str, *, options: bool) -> Shape
     return Shape(batch, by_place or by_name, by_name and not by_place, takes_options)
 
 
-def told(error: BaseException, file: Path | None) -> str:
-    """`rules.py:12: KeyError: 'user'`: where in the user's code it happened."""
-    text = f"{type(error).__name__}: {str(error)[:500]}".rstrip(": ")
+def told(error: BaseException, file: Path | None, *, message: bool = True) -> str:
+    """`rules.py:12: KeyError: 'user'`: where in the user's code it happened, and with `message` what was said."""
+    text = f"{type(error).__name__}: {str(error)[:500] if message else ''}".rstrip(": ")
     place = _place(error.__traceback__, None if file is None else str(file))
     return f"{place}: {text}" if place else text
 

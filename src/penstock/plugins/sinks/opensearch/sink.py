@@ -32,6 +32,8 @@ HEALS_MAX = 3
 """How often in a row a missing index is prepared again before its documents become dead letters."""
 HEAL_MEMORY_S = 60.0
 SETUP_RETRY_S = 1.0
+REASON_CHARACTERS_MAX = 500
+"""Of a refusal in the log; dead letters hold all of it."""
 SENT_BEFORE_MAX = 1_000_000
 COMPRESSION_RATIO_MAX = 20.0
 _ABOUT_THE_CONTENT = frozenset((400, 409, 413, 422))
@@ -311,7 +313,12 @@ class OpenSearchSink:
             self._sent_before.clear()
         if failures:
             refusal = answers[failures[0].index]
-            self._notices.error("index = %s, status = %s, error = %s", refusal.index, refusal.status, refusal.reason)
+            self._notices.error(
+                "index = %s, status = %s, error = %s",
+                refusal.index,
+                refusal.status,
+                refusal.reason[:REASON_CHARACTERS_MAX],
+            )
         return failures
 
     def _heal(self, name: str) -> bool:

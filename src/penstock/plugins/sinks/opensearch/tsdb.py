@@ -97,7 +97,9 @@ class TsdbSink(OpenSearchSink):
         return b"".join([super(TsdbSink, self).replay({**failed_data, "document": each}) for each in documents])
 
     def _bad_time(self, time: object) -> None:
-        self._notices.error("Failed to parse timestamp '%s' of a metric, the time of its arrival is used", time)
+        self._notices.error(
+            "Failed to parse the timestamp of a metric, a %s: the time of its arrival is used", type(time).__name__
+        )
 
     def _samples(self, item: bytes) -> _Samples:
         known = self._under_way.get(id(item))

@@ -422,7 +422,7 @@ class FileSource:
             return _decoded(self._codec, b"".join(lines))
         except sdk.EventError as error:
             self._meters.read_errors.add()
-            self._log.warning("Codec parse error for file %s: %s; reading it line by line", file.path, error)
+            self._log.warning("Codec parse error for file %s: %s; reading it line by line", file.path, error.logged)
         batches: list[sdk.Batch] = []
         for line in lines:
             try:
