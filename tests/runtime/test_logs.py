@@ -101,3 +101,20 @@ def test_no_value_of_an_event_is_in_the_log(
         run_processor(name, options, [event])
     assert caplog.records, "the failure is told"
     assert str(SECRET) not in caplog.text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("", True), ("1", False)])
+def test_a_terminal_is_coloured_unless_it_is_not_wanted(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, no_color: str | None, coloured: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color is not None:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    configure(stream=(terminal := Terminal()))
+    logging.getLogger("penstock.here").warning("careful")
+    assert ("\033[" in terminal.getvalue()) is coloured

@@ -438,7 +438,7 @@ async def _replay(request: _Redrive, plan: Plan, store: Store, ways: Any, found:
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
     """A bar in a terminal; a line now and then in a pipe."""
-    if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         from rich.console import Console
         from rich.progress import Progress
 

@@ -164,7 +164,7 @@ async def _run(work: Resync) -> dict[str, Any]:
 @contextmanager
 def _progress() -> Iterator[Callable[[Progress], None]]:
     """A bar in a terminal; a line for each phase in a pipe."""
-    if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         from rich.console import Console
         from rich.progress import Progress as Bar
 

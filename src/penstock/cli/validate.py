@@ -81,7 +81,7 @@ def _print_json(plan: Plan, warnings: list[Problem]) -> None:
 
 
 def _print_text(plan: Plan, warnings: list[Problem], pipelines: int) -> None:
-    colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
     def paint(text: str, colour: str) -> str:
         return typer.style(text, fg=colour, bold=True) if colours else text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from datetime import datetime
@@ -96,7 +97,11 @@ def configure(log_format: str = "text", level: str = "INFO", stream: TextIO | No
     """Send all logs to `stream` (standard error) in one of `FORMATS`."""
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(colours=stream.isatty()))
+    handler.setFormatter(
+        JsonFormatter()
+        if log_format == "json"
+        else TextFormatter(colours=stream.isatty() and not os.environ.get("NO_COLOR"))
+    )
     handler.addFilter(RepeatFilter())
     root = logging.getLogger()
     for old in list(root.handlers):
