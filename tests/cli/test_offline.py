@@ -89,7 +89,8 @@ def test_values_that_are_missing_here_are_warned_of(file):
     path = file(GOOD.replace("{http: }", "{http: {path: '${{env:PENSTOCK_NOT_SET}}', port: '${{env:PORT_HERE}}'}}"))
     done = call("validate", path, environ={"PORT_HERE": "2021"})
     assert done.exit_code == 0
-    assert "warning: The environment variable PENSTOCK_NOT_SET is not set here." in done.output
+    warning = "warning: The environment variable PENSTOCK_NOT_SET is not set here."
+    assert f"p > source http > path\n  {warning}" in done.output
     assert "PORT_HERE" not in done.output
 
 

@@ -318,3 +318,15 @@ def test_a_bucket_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
 def test_a_bucket_that_stays_closed_is_told(monkeypatch: pytest.MonkeyPatch, errors: list[Exception]) -> None:
     with pytest.raises(Transient, match="s3://bucket/a: "):
         read_bucket(monkeypatch, BusyBucket(*errors))
+
+
+def test_of_a_data_directory_only_the_dead_letters_are_read(tmp_path: Path) -> None:
+    async def names() -> list[str]:
+        async with open_store(str(tmp_path)) as store:
+            return [Path(volume.name).name for volume in await store.volumes()]
+
+    (tmp_path / "lock").write_text("12")
+    assert asyncio.run(names()) == []
+    (tmp_path / "dead-letters").mkdir()
+    (tmp_path / "dead-letters" / "main.jsonl").write_text("{}\n")
+    assert asyncio.run(names()) == ["main.jsonl"]

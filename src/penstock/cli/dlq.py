@@ -38,7 +38,9 @@ dlq = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Place = Annotated[str, typer.Argument(help="A file, a directory or s3://bucket/prefix.")]
+Place = Annotated[
+    str, typer.Argument(help="A file, a directory (of dead letters, or the data directory) or s3://bucket/prefix.")
+]
 Since = Annotated[str | None, typer.Option(help="Refused at that time or later: 2024-05-01T12:00, or 2h ago.")]
 Until = Annotated[str | None, typer.Option(help="Refused before that time.")]
 Pipelines = Annotated[list[str] | None, typer.Option("--pipeline", help="Only of this pipeline. May be repeated.")]
@@ -70,9 +72,10 @@ def list_(
     path_style: PathStyle = False,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, a line for each: id, time, pipeline, sink, status, target, reason.
+    """List dead letters, a line for each.
 
-    Exit codes: 0; 1 the place cannot be read; 2 wrong usage.
+    It tells id, time, pipeline, sink, status, target and reason. Exit codes: 0; 1 the place cannot be read; 2 wrong
+    usage.
     """
     wanted = _filter(since, until, pipeline, index, status, message, when)
     asyncio.run(_list(place, _location(region, role, path_style), wanted, everything, limit, as_json))
@@ -123,7 +126,12 @@ def count(
 @dlq.command("redrive")
 def redrive(
     pipelines: Annotated[Path, typer.Argument(help="The pipeline file, or a directory of them.")],
-    place: Annotated[str, typer.Option("--from", help="A file, a directory or s3://bucket/prefix.")],
+    place: Annotated[
+        str,
+        typer.Option(
+            "--from", help="A file, a directory (of dead letters, or the data directory) or s3://bucket/prefix."
+        ),
+    ],
     through: Annotated[
         str, typer.Option(help="sink: as it was sent, past the processors. pipeline: as an event, through them.")
     ] = "sink",

@@ -51,7 +51,10 @@ def validate(
 
 def _missing_values(documents: Documents) -> list[Problem]:
     """References whose value is not there now: it may be where the pipelines are to run."""
+    from penstock.config.nodes import scalar_value
     from penstock.core.errors import Problem
+    from penstock.plan.blocks import take_apart
+    from penstock.plan.check import Labels
 
     found = []
     for reference, (located, path) in documents.references().items():
@@ -61,7 +64,7 @@ def _missing_values(documents: Documents) -> list[Problem]:
             message = f"There is no file {reference.name} here."
         else:
             continue
-        place = " > ".join((located.name, ".".join(str(step) for step in path)))
+        place = f"{located.name} > {Labels(take_apart(located, scalar_value))(path)}"
         found.append(Problem(message, place, located.file, located.line_of(path), severity="warning"))
     return found
 

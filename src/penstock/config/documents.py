@@ -65,7 +65,8 @@ def read_pipelines(path: str | Path) -> Documents:
     elif not path.exists():
         files = []
     if not files:
-        return Documents(problems=(Problem(f"Pipelines configuration file not found at {path}"),))
+        hint = "there is no *.yaml or *.yml in this directory" if path.is_dir() else ""
+        return Documents(problems=(Problem(f"Pipelines configuration file not found at {path}", suggestion=hint),))
     if len(files) > FILES_MAX:
         return Documents(problems=(Problem(f"More than {FILES_MAX} pipeline files in {path}"),))
     texts: list[tuple[str, bytes]] = []

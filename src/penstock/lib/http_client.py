@@ -43,6 +43,10 @@ class Reply:
         return self.body.decode("utf-8", "replace")
 
 
+class Untrusted(Unreachable):
+    """The certificate of the host is not that of a known authority, or for another name, or has expired."""
+
+
 class HttpClient:
     """Sends requests to `hosts` in turn; a host that cannot be reached is left out for a while.
 
@@ -150,6 +154,8 @@ class HttpClient:
                 return Reply(response.status, response.headers, await self._read(response))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             host.down_until = time.monotonic() + self._host_pause_s
+            if isinstance(error, aiohttp.ClientConnectorCertificateError):
+                raise Untrusted(f"{host.url} cannot be trusted: {_distrust(error.certificate_error)}") from error
             raise Unreachable(f"{host.url} cannot be reached: {_reason(error)}") from error
         except TimeoutError as error:
             raise Unreachable(f"{host.url} did not answer {method} {path_of(url)} within {timeout_s:g} s") from error
@@ -220,6 +226,10 @@ def path_of(url: str) -> str:
 
 def _basic(username: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
+
+
+def _distrust(error: Exception) -> str:
+    return error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else _reason(error)
 
 
 def _reason(error: BaseException) -> str:

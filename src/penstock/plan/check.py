@@ -129,7 +129,7 @@ class Checker:
 
     def values(self, draft: Draft) -> None:
         """Note references that cannot be resolved and placeholders that were left in."""
-        label = _Labels(draft)
+        label = Labels(draft)
         for path, reason in bad_references(draft.located):
             draft.problem(reason, path, label=label(path))
         for path, scalar in scalars(draft.located.node):
@@ -253,7 +253,7 @@ def connector_name(block: Block) -> str:
     return value.strip() if isinstance(value, str) else str(value) if isinstance(value, int | float) else ""
 
 
-class _Labels:
+class Labels:
     """Readable places of paths below a pipeline."""
 
     def __init__(self, draft: Draft) -> None:

@@ -24,6 +24,8 @@ ATTEMPTS_MAX = 4
 """Of a call to S3 that fails in a way which may pass."""
 RETRY_DELAY_S = 0.25
 LINE_BYTES_MAX = 128 * 1024 * 1024
+DATA_DIR_PART = "dead-letters"
+"""Directory of dead letters in a data directory."""
 _NOTE = ".redriven"
 _OLDER_PART = re.compile(r"(?P<base>.+)\.(?P<number>[1-9][0-9]{0,3})")
 
@@ -117,7 +119,10 @@ class FileStore:
 
     def _volumes(self) -> list[Volume]:
         if self._path.is_dir():
-            files = [path for path in self._path.rglob("*") if path.is_file() and not path.name.startswith(".")]
+            inside = self._path / DATA_DIR_PART
+            is_data_dir = inside.is_dir() or (self._path / "lock").is_file()  # which holds leases and checkpoints, too
+            root = inside if is_data_dir else self._path
+            files = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]
         else:
             files = [self._path]
             if _OLDER_PART.fullmatch(self._path.name) is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock import sdk
+from penstock.lib.http_client import Untrusted
 from penstock.plugins.sinks.opensearch.client import Cluster
 from penstock.plugins.sinks.opensearch.documents import Documents
 from penstock.plugins.sinks.opensearch.indexes import IndexSetup, SetupRefused, permission_hint
@@ -102,8 +103,10 @@ class OpenSearchSink:
                 retry_after_s=error.retry_after_s,
             ) from error
         except sdk.Transient as error:
+            hint = "(set cert to a file with its authority, or insecure: true)" if isinstance(error, Untrusted) else ""
             raise type(error)(
-                f"Failed to initialize OpenSearch sink, retrying: {error} ", retry_after_s=error.retry_after_s
+                f"Failed to initialize OpenSearch sink, retrying: {error} {hint}",
+                retry_after_s=error.retry_after_s,
             ) from error
         self._log.info("Initialized OpenSearch sink")
 
