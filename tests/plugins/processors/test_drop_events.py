@@ -1,8 +1,10 @@
 """Dropping events: what the examples do not say."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock import ConfigError
 from penstock.testing import run_processor
 
 names = st.sampled_from(["a", "b", "c", "0"])
@@ -44,3 +46,9 @@ def test_every_event_is_kept_or_dropped(run_unharmed, before, condition):
         if remaining and remaining[0] == body:
             remaining.pop(0)
     assert not remaining, "what is kept is unchanged and in order"
+
+
+@pytest.mark.parametrize("condition", [None, ""])
+def test_a_condition_is_needed(condition):
+    with pytest.raises(ConfigError, match="must not be (empty|null)"):
+        left({"drop_when": condition})

@@ -4,9 +4,10 @@ A condition that cannot be evaluated is false: the event is kept. `handle_failed
 give no Boolean; where Data Prepper does the opposite of what the option says, this plugin does what it says.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from penstock import sdk
 from penstock.lib.inline import compile_places
@@ -16,8 +17,14 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _given(value: Any) -> Any:
+    if value is None or value == "":
+        raise PydanticCustomError("string_too_short", "must not be empty", {"min_length": 1, "actual_length": 0})
+    return value
+
+
 class Config(sdk.PluginConfig):
-    drop_when: sdk.ValueExpression
+    drop_when: Annotated[sdk.ValueExpression, BeforeValidator(_given)]
     """Events that match this expression are dropped; `"true"` drops all."""
     handle_failed_events: Annotated[
         Literal["drop", "drop_silently", "skip", "skip_silently"], BeforeValidator(_lower)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from penstock import sdk
@@ -32,7 +32,10 @@ def compile_tidy(
     drop_null: bool,
     defaults: Mapping[str, Any],
 ) -> Callable[[Pairs], dict[str, Any]]:
-    """A function from pairs to the object of keys and values. Keys that come several times have a list; empty keys go."""
+    """A function from pairs to the object of keys and values.
+
+    Keys that come several times have a list; pairs with an empty key are left out.
+    """
     change_key = _joined(
         [
             _eraser(delete_key),
@@ -61,9 +64,7 @@ def compile_tidy(
                 return simple
         result: dict[str, Any] = {}
         several: set[str] = set()
-        for key, value in pairs:
-            if not key or (include and key not in include) or key in exclude or (drop_null and value is None):
-                continue
+        for key, value in _wanted(pairs, include, exclude, drop_null=drop_null):
             if change_key is not None:
                 key = change_key(key)
                 if not key:
@@ -81,6 +82,14 @@ def compile_tidy(
         return result
 
     return tidy
+
+
+def _wanted(
+    pairs: Pairs, include: frozenset[str], exclude: frozenset[str], *, drop_null: bool
+) -> Iterator[tuple[str, Any]]:
+    for key, value in pairs:
+        if key and (key in include or not include) and key not in exclude and not (drop_null and value is None):
+            yield key, value
 
 
 def _add(result: dict[str, Any], key: str, value: Any, several: set[str]) -> None:
