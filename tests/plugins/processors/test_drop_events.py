@@ -50,5 +50,5 @@ def test_every_event_is_kept_or_dropped(run_unharmed, before, condition):
 
 @pytest.mark.parametrize("condition", [None, ""])
 def test_a_condition_is_needed(condition):
-    with pytest.raises(ConfigError, match="must not be (empty|null)"):
+    with pytest.raises(ConfigError, match=r"must not be (empty|null)"):
         left({"drop_when": condition})
