@@ -55,6 +55,10 @@ _TEXT = PlainSerializer(lambda value: getattr(value, "text", value), return_type
 
 def _key_of(action: str) -> Callable[[Any], Any]:
     def parse(value: Any) -> _key.Key:
+        if isinstance(value, bool):
+            value = str(value).lower()
+        elif isinstance(value, int):  # YAML reads the name 404 as a number
+            value = str(value)
         if not isinstance(value, str):
             raise PydanticCustomError("event_key", "an event key is a text such as a/b")
         try:

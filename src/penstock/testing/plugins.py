@@ -39,7 +39,11 @@ def resolve(kind: str, value: Any) -> PluginUse:
     if not isinstance(value, dict) or not value:
         raise ConfigError([NestedProblem("a plugin is a map with one key, its name")])
     name, options = next(iter(value.items()))
-    found, config = checked(kind, name, options)
+    if options is not None and options != "" and not isinstance(options, dict):
+        raise ConfigError(
+            [NestedProblem(f"Unexpected value for plugin '{name}': expected an object, null, or no value")]
+        )
+    found, config = checked(kind, name, options or None)
     assert isinstance(config, PluginConfig)
     return PluginUse(kind, found.name, found.module, config)
 

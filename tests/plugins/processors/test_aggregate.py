@@ -15,7 +15,7 @@ from penstock.core.handle import Handle
 from penstock.core.metrics import Registry
 from penstock.plugins.processors.aggregate import Aggregate
 from penstock.sdk import Context
-from penstock.testing import run_pipeline
+from penstock.testing import run_pipeline, run_processor
 from penstock.testing.plugins import checked
 
 PREFIX = "test-pipeline.aggregate."
@@ -285,3 +285,9 @@ def test_how_events_are_cut_into_batches_does_not_matter(events, cuts):
     if rest:
         parts.send(*rest)
     assert parts.run.drain().bodies == whole.run.drain().bodies
+
+
+@pytest.mark.parametrize("options", [True, 1, []])
+def test_options_of_an_action_are_a_map(options):
+    with pytest.raises(ConfigError, match="expected an object, null, or no value"):
+        run_processor("aggregate", {"identification_keys": ["a"], "action": {"append": options}}, [])

@@ -69,3 +69,8 @@ def test_any_event_survives(run_unharmed, before, chosen, iterate):
     after = run_unharmed("delete_entries", config, before)
     again = run_unharmed("delete_entries", config, after)
     assert after == again, "what is gone is gone"
+
+
+def test_a_name_that_yaml_reads_as_a_number_is_a_key():
+    [event] = run_processor("delete_entries", {"with_keys": [404, True]}, [{"404": 1, "true": 2, "a": 3}])
+    assert event.body == {"a": 3}
