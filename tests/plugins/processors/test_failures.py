@@ -27,7 +27,7 @@ FAILING: list[tuple[str, dict[str, Any], dict[str, Any], str, str, str]] = [
     ("filter_list", {"iterate_on": "a", "keep_element_when": "true"}, {"a": 1}, "tags_on_failure", ERRORS, "type"),
     ("flatten", {"source": "a", "target": "b/c"}, {"a": {"x": 1}, "b": 1}, "tags_on_failure", ERRORS, "key"),
     ("grok", {"match": {"a": ["%{WORD:b}"]}}, {"a": []}, "tags_on_match_failure", "grokProcessingErrors", "type"),
-    ("key_value", {"source": "a"}, {"a": 1}, "tags_on_failure", ERRORS, "type"),
+    ("key_value", {"source": "a"}, {"a": [1]}, "tags_on_failure", ERRORS, "type"),
     ("list_to_map", {"source": "a", "key": "k"}, {"a": 1}, "tags_on_failure", ERRORS, "type"),
     ("map_to_list", {"source": "a", "target": "b"}, {"a": 1}, "tags_on_failure", ERRORS, "type"),
     ("obfuscate", {"source": "a"}, {"a": {}}, "", ERRORS, "type"),
