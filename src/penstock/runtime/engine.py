@@ -24,7 +24,7 @@ from penstock.runtime.leases import lease_opener
 from penstock.runtime.parts import Branch, Parts, Stage
 from penstock.runtime.pipeline import Pipeline
 from penstock.runtime.routes import topological
-from penstock.sdk import Context, DeadLetterWriter, PluginUse, Sink, SinkOptions, Source
+from penstock.sdk import Buffer, Context, DeadLetterWriter, PluginUse, Sink, SinkOptions, Source
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ class Engine:
             source = plan.source.module.build(plan.source.config, source_ctx)
         contexts: dict[str, Context] = {}
         dead_letters = self._dead_letters(plan.name)
-        branches = [self._branch(plan, index, sink, contexts) for index, sink in enumerate(plan.sinks)]
+        branches = [self._branch(plan, index, sink, contexts, buffer) for index, sink in enumerate(plan.sinks)]
         parts = Parts(plan.name, buffer, stages, list(plan.routes), branches, source, plan.workers, contexts)
         around = Surroundings(self._context(plan, "PipelineRunner", "pipeline"), dead_letters)
         return Pipeline(parts, around, self.clock, lambda: self.pipelines.get(plan.failure_pipeline or ""))
@@ -191,7 +191,9 @@ class Engine:
             run.drain if getattr(run, "holds_events", False) else None,
         )
 
-    def _branch(self, plan: PipelinePlan, index: int, sink: SinkPlan, contexts: dict[str, Context]) -> Branch:
+    def _branch(
+        self, plan: PipelinePlan, index: int, sink: SinkPlan, contexts: dict[str, Context], buffer: Buffer
+    ) -> Branch:
         name = sink.plugin.name_as_written
         if sink.target is not None:
             return Branch(f"pipeline {sink.target}", sink.routes)
@@ -208,6 +210,7 @@ class Engine:
             ctx,
             own or self._dead_letters(plan.name),
             (lambda: self.pipelines.get(plan.failure_pipeline or "")) if plan.failure_pipeline and not own else None,
+            buffer.is_awaited,
         )
         bulk = hasattr(built, "encode")
         delivery: Delivery = BulkDelivery(built, around) if bulk else WriteDelivery(built, around)

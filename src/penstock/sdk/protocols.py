@@ -109,6 +109,9 @@ class Buffer(Protocol):
 
     def set_aside(self, size_bytes: int) -> None: ...
 
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for room."""
+
     async def read(self) -> Load | None:
         """The next events, as soon as there are any; None when the buffer is closed and empty."""
 

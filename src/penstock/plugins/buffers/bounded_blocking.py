@@ -142,6 +142,9 @@ class BoundedBlockingBuffer:
             raise
         self._granted -= 1
 
+    def is_awaited(self) -> bool:
+        return bool(self._writers or self._admitted)
+
     async def read(self) -> sdk.Load | None:
         begin = self._monotonic()
         while not self._queue:

@@ -87,7 +87,6 @@ class BulkDelivery:
             self._run(self._bury_rejected(parcel, rejected))
         if items.data:
             self._queue.put_parcel(parcel, items.keys)
-            self._pace.fed()
             if not self._pumping:
                 # Once the chain has given all it has: the chunks of one load travel together.
                 self._pumping = True
@@ -102,7 +101,8 @@ class BulkDelivery:
             limits = self._sink.limits
             if self._in_flight + self._resting >= limits.lanes_max:
                 return
-            start_at = self._pace.start_at(limits, self._in_flight, self._queue.size_bytes)
+            is_full = self._around.is_awaited()
+            start_at = self._pace.start_at(limits, self._in_flight, self._queue.size_bytes, is_full=is_full)
             if start_at is not None:
                 self._wake_at(start_at - self._now())
                 return

@@ -17,11 +17,11 @@ DRAIN_DELAY_S_MAX = 1.0
 """Longest pause before a retry while it drains: one that would come after the deadline is none."""
 COLLECT_S_MAX = 0.05
 """Longest time a busy sink collects before it is sent what there is."""
-COLLECT_BYTES_MAX = 1024 * 1024
-"""A request of that size is worth its overhead: nothing is waited for any more."""
-QUIET_S = 0.004
-QUIET_BYTES_MIN = 64 * 1024
-"""So much is sent as soon as nothing has come for `QUIET_S`: it is no trickle, and the buffer is full or empty."""
+FULL_BYTES_MIN = 3 * 1024 * 1024
+"""So much is sent at once when the buffer is full: nothing more can come before something has left.
+
+Each request costs about as much as two thousand small events: it is not sent for few.
+"""
 
 
 def retry_delay_s(level: int, chance: random.Random, *, draining: bool = False) -> float:
@@ -56,8 +56,8 @@ class RetryPauses:
 class Pace:
     """The pace of one sink with several lanes.
 
-    An idle sink is sent to at once; a busy one when there is enough for a request and nothing more comes, or one reply
-    time (50 ms at most) after its last reply, so that a trickle does not become a stream of one-document requests.
+    An idle sink is sent to at once; a busy one when there is enough for a request, when nothing more can come, or one
+    reply time (50 ms at most) after its last reply: a trickle does not become a stream of one-document requests.
 
     A request that was refused as a whole pauses its lane; the others go on. All lanes pause when none of them gets
     through, when the server names a time, and when it is not reached at all: then one request at a time knocks.
@@ -68,7 +68,6 @@ class Pace:
         self._chance = chance
         self._rest_until = 0.0
         self._collect_until: float | None = None
-        self._quiet_at = 0.0
         self._paused_until = 0.0
         self.strikes = 0
         """Requests in a row that were refused as a whole or had no answer."""
@@ -76,14 +75,15 @@ class Pace:
         """The server was not reached: only one request at a time."""
         self.draining = False
 
-    def start_at(self, limits: Limits, in_flight: int, queued_bytes: int) -> float | None:
-        """When the next request may start; None: now."""
+    def start_at(self, limits: Limits, in_flight: int, queued_bytes: int, *, is_full: bool) -> float | None:
+        """When the next request may start; None: now. `is_full` when nothing more comes before something has left."""
         now = self._now()
         if self._paused_until > now:
             return self._paused_until
         if self.knocks and in_flight:
             return now + COLLECT_S_MAX
-        if self.draining or queued_bytes >= min(limits.request_bytes_max, COLLECT_BYTES_MAX):
+        enough = limits.request_bytes_max
+        if self.draining or queued_bytes >= (min(enough, FULL_BYTES_MIN) if is_full else enough):
             start = now
         else:
             wait_max = min(COLLECT_S_MAX, limits.flush_timeout_s)
@@ -93,16 +93,10 @@ class Pace:
                 if self._collect_until is None:
                     self._collect_until = now + wait_max
                 start = self._collect_until
-            if queued_bytes >= QUIET_BYTES_MIN:
-                start = min(start, self._quiet_at)
         if start > now:
             return start
         self._collect_until = None
         return None
-
-    def fed(self) -> None:
-        """Something new has come."""
-        self._quiet_at = self._now() + QUIET_S
 
     def replied(self, reply_s: float, limits: Limits) -> None:
         """A request is over, whatever became of it."""

@@ -73,8 +73,11 @@ class Surroundings:
         ctx: Context,
         dead_letters: DeadLetterWriter,
         failure_pipeline: Callable[[], FailurePipeline | None] | None = None,
+        is_awaited: Callable[[], bool] = lambda: False,
     ) -> None:
         self.ctx = ctx
+        self.is_awaited = is_awaited
+        """Whether somebody waits for the room in the buffer that the events here have."""
         self.dead_letters = dead_letters
         self._failure_pipeline = failure_pipeline
         self.keeps_events = failure_pipeline is not None
