@@ -165,7 +165,9 @@ def test_what_several_units_cannot_do_is_refused_by_name(run: Any) -> None:
         *("--units", "2"),
     )
     assert done.code == 1
-    assert "1. pipelines.yaml:3: p > processor 1 aggregate: aggregate is not supported yet with more than one" in done.log
+    assert (
+        "1. pipelines.yaml:3: p > processor 1 aggregate: aggregate is not supported yet with more than one" in done.log
+    )
     assert "local_mode: true" in done.log
 
 

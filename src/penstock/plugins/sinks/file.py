@@ -23,7 +23,9 @@ class Config(sdk.PluginConfig):
 
 def one_unit_only(config: Config) -> tuple[str, str] | None:
     """Why several units cannot write the file together, and what to do about it."""
-    return None if config.append else ("each unit empties the file when it starts.", "set append: true, or run one unit")
+    return (
+        None if config.append else ("each unit empties the file when it starts.", "set append: true, or run one unit")
+    )
 
 
 class FileSink:
