@@ -212,7 +212,7 @@ def _dead_letters(path: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _proxy(upstream_port: int, cut: float, seed: int) -> Iterator[int]:
-    command = [sys.executable, "-m", "bench.proxy", str(upstream_port), "--cut", str(cut), "--seed", str(seed)]
+    command = [sys.executable, "-m", "bench.cutting_proxy", str(upstream_port), "--cut", str(cut), "--seed", str(seed)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=peer.ROOT)
     assert process.stdout is not None
     try:

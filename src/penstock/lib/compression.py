@@ -94,11 +94,10 @@ def gzip_compress(data: bytes) -> bytes:
     return compressed
 
 
-def gzip_joined(parts: Sequence[bytes]) -> bytes:
-    """What `parts` make joined, in gzip form, without the memory that joining them takes."""
+def gzip_joined(parts: Sequence[bytes], size: int) -> bytes:
+    """What `parts`, `size` bytes together, make joined, in gzip form, without the memory that joining them takes."""
     from isal import isal_zlib
 
-    size = sum(map(len, parts))
     if size <= _PIECE_BYTES:
         return gzip_compress(b"".join(parts))
     # Few pieces: with each of them a thread gives the interpreter away and has to wait until it gets it back.

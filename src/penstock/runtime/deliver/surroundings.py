@@ -162,8 +162,11 @@ class Surroundings:
 
     def admit(self, batch: Batch) -> None:
         """Count the events that come in. One that a plugin parted from its handle gets one that nobody waits for."""
-        self.records_in.add(len(batch))
-        if None in batch.handles:
+        handles = batch.handles
+        self.records_in.add(len(handles))
+        if handles and handles.count(handles[0]) == len(handles) and handles[0] is not None:
+            return  # the usual case, and quickly seen
+        if None in handles:
             lost = [place for place, handle in enumerate(batch.handles) if handle is None]
             self._invalid_handles.add(len(lost))
             log.error("Pipeline [%s]: %d events came without their handles", self.ctx.pipeline, len(lost))

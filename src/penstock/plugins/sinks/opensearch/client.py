@@ -138,7 +138,10 @@ class Cluster:
             headers, body = _BULK, b"".join(data)
         else:
             headers = _BULK_GZIP
-            body = await asyncio.to_thread(gzip_joined, data) if plain_bytes > _THREAD_BYTES else gzip_joined(data)
+            if plain_bytes > _THREAD_BYTES:
+                body = await asyncio.to_thread(gzip_joined, data, plain_bytes)
+            else:
+                body = gzip_joined(data, plain_bytes)
         path = "/_bulk"
         if self._config.is_es6:  # needs a document type, and takes it from the path
             path = f"/{quote(_index_of(data[0]), safe='')}/_doc/_bulk"

@@ -1,7 +1,7 @@
 """Passes bytes on to a server and cuts some connections when the answer to a bulk request arrives, so that the server
 has acted and its client does not know.
 
-    python -m bench.proxy UPSTREAM_PORT [--cut 0.1] [--seed 1]
+    python -m bench.cutting_proxy UPSTREAM_PORT [--cut 0.1] [--seed 1]
 
 Prints the port it listens on. `GET /_cuts` tells how many connections were cut.
 """
