@@ -31,7 +31,6 @@ from penstock.testing.services import (
 sys.path.insert(0, str(Path(__file__).parent))  # lets the tests import what stands beside them
 
 from engine import Engine
-
 from proxy import FaultProxy
 
 SERVICES: dict[str, type[Service]] = {

@@ -28,10 +28,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engine import Engine
+from proxy import FaultProxy
 from workload import KEY_TYPES, Table, Workload
 
 from penstock.testing.services import DynamoDbLocal, OpenSearchServer
-from proxy import FaultProxy
 
 PIPELINE = """\
 version: "2"
