@@ -22,6 +22,7 @@ from penstock.core.errors import Permanent, Transient
 from penstock.lib import aws
 from penstock.lib.lease.item import Lease, LeaseLost, Status
 from penstock.lib.lease.owner import is_dead
+from penstock.lib.lease.transitions import Transitions
 
 INDEX = "source-status"
 TTL_ATTRIBUTE = "expirationTime"
@@ -47,7 +48,7 @@ class DynamodbLeases:
     ttl_s: float | None = None
 
 
-class DynamodbStore:
+class DynamodbStore(Transitions):
     """All calls see the newest state, but the search for free items, which may lag a moment behind."""
 
     look_s = 10.0
@@ -104,30 +105,6 @@ class DynamodbStore:
             except LeaseLost:
                 continue  # someone was quicker
         return None
-
-    async def renew(self, lease: Lease, span_s: float) -> Lease:
-        return await self._change(lease, until_ms=self._until(span_s))
-
-    async def save(self, lease: Lease, progress: dict[str, Any], span_s: float) -> Lease:
-        return await self._change(lease, progress, until_ms=self._until(span_s))
-
-    async def complete(self, lease: Lease, progress: dict[str, Any] | None = None) -> Lease:
-        return await self._change(lease, progress, status=Status.COMPLETED, owner=None, until_ms=0)
-
-    async def close(self, lease: Lease, reopen_after_s: float, closures_max: int) -> Lease:
-        if lease.closed_count >= closures_max:
-            return await self.complete(lease)
-        return await self._change(
-            lease,
-            status=Status.CLOSED,
-            owner=None,
-            until_ms=0,
-            reopen_ms=self._until(reopen_after_s),
-            closed_count=lease.closed_count + 1,
-        )
-
-    async def give_up(self, lease: Lease, progress: dict[str, Any] | None = None) -> Lease:
-        return await self._change(lease, progress, status=Status.UNASSIGNED, owner=None, until_ms=0)
 
     async def remove(self, source: str, key: str) -> None:
         await self._call("delete_item", Key=_key(source, key))
@@ -215,9 +192,6 @@ class DynamodbStore:
             },
         )
         return changed
-
-    def _until(self, span_s: float) -> int:
-        return self._clock.now_ms() + round(span_s * 1000)
 
     def _stamp(self) -> str:
         """Now, later than any stamp that this store gave before."""

@@ -9,9 +9,10 @@ from typing import Any
 from penstock.core.clock import Clock
 from penstock.lib.lease.item import Lease, LeaseLost, Status
 from penstock.lib.lease.owner import is_dead
+from penstock.lib.lease.transitions import Transitions
 
 
-class MemoryStore:
+class MemoryStore(Transitions):
     """For one process, or for tests."""
 
     look_s = 2.0
@@ -40,32 +41,10 @@ class MemoryStore:
         now = self._clock.now_ms()
         for item in self._items.values():
             if item.source == source and item.key.startswith(prefix) and _free(item, owner, now):
-                return self._change(item, status=Status.ASSIGNED, owner=owner, until_ms=now + round(span_s * 1000))
+                return await self._change(
+                    item, status=Status.ASSIGNED, owner=owner, until_ms=now + round(span_s * 1000)
+                )
         return None
-
-    async def renew(self, lease: Lease, span_s: float) -> Lease:
-        return self._change(lease, until_ms=self._until(span_s))
-
-    async def save(self, lease: Lease, progress: dict[str, Any], span_s: float) -> Lease:
-        return self._change(lease, progress=progress, until_ms=self._until(span_s))
-
-    async def complete(self, lease: Lease, progress: dict[str, Any] | None = None) -> Lease:
-        return self._change(lease, status=Status.COMPLETED, owner=None, until_ms=0, progress=progress)
-
-    async def close(self, lease: Lease, reopen_after_s: float, closures_max: int) -> Lease:
-        if lease.closed_count >= closures_max:
-            return await self.complete(lease)
-        return self._change(
-            lease,
-            status=Status.CLOSED,
-            owner=None,
-            until_ms=0,
-            reopen_ms=self._until(reopen_after_s),
-            closed_count=lease.closed_count + 1,
-        )
-
-    async def give_up(self, lease: Lease, progress: dict[str, Any] | None = None) -> Lease:
-        return self._change(lease, status=Status.UNASSIGNED, owner=None, until_ms=0, progress=progress)
 
     async def remove(self, source: str, key: str) -> None:
         self._items.pop((source, key), None)
@@ -79,10 +58,7 @@ class MemoryStore:
     async def shut(self) -> None:
         pass
 
-    def _until(self, span_s: float) -> int:
-        return self._clock.now_ms() + round(span_s * 1000)
-
-    def _change(self, lease: Lease, *, progress: dict[str, Any] | None = None, **values: Any) -> Lease:
+    async def _change(self, lease: Lease, progress: dict[str, Any] | None = None, **values: Any) -> Lease:
         held = self._items.get((lease.source, lease.key))
         if held is None or held.version != lease.version:
             raise LeaseLost(f"{lease.key} has another owner")

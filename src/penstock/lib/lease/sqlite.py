@@ -19,6 +19,7 @@ from penstock.core.clock import Clock
 from penstock.core.errors import Permanent, Transient
 from penstock.lib.lease.item import Lease, LeaseLost, Status
 from penstock.lib.lease.owner import is_dead
+from penstock.lib.lease.transitions import Transitions
 
 BUSY_TIMEOUT_S = 5
 """How long a write waits for that of another unit."""
@@ -44,7 +45,7 @@ _TAKE = (
 T = TypeVar("T")
 
 
-class SqliteStore:
+class SqliteStore(Transitions):
     """Calls run one after the other on a thread of their own, so that a slow disk never holds up the event loop."""
 
     look_s = 2.0
@@ -102,30 +103,6 @@ class SqliteStore:
 
         return await self._run(take)
 
-    async def renew(self, lease: Lease, span_s: float) -> Lease:
-        return await self._change(lease, until_ms=self._until(span_s))
-
-    async def save(self, lease: Lease, progress: dict[str, Any], span_s: float) -> Lease:
-        return await self._change(lease, progress, until_ms=self._until(span_s))
-
-    async def complete(self, lease: Lease, progress: dict[str, Any] | None = None) -> Lease:
-        return await self._change(lease, progress, status=Status.COMPLETED, owner=None, until_ms=0)
-
-    async def close(self, lease: Lease, reopen_after_s: float, closures_max: int) -> Lease:
-        if lease.closed_count >= closures_max:
-            return await self.complete(lease)
-        return await self._change(
-            lease,
-            status=Status.CLOSED,
-            owner=None,
-            until_ms=0,
-            reopen_ms=self._until(reopen_after_s),
-            closed_count=lease.closed_count + 1,
-        )
-
-    async def give_up(self, lease: Lease, progress: dict[str, Any] | None = None) -> Lease:
-        return await self._change(lease, progress, status=Status.UNASSIGNED, owner=None, until_ms=0)
-
     async def remove(self, source: str, key: str) -> None:
         await self._run(lambda db: db.execute("DELETE FROM lease WHERE source = ? AND key = ?", (source, key)))
 
@@ -146,9 +123,6 @@ class SqliteStore:
         if self._connection is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
         self._thread.shutdown()
-
-    def _until(self, span_s: float) -> int:
-        return self._clock.now_ms() + round(span_s * 1000)
 
     async def _change(self, lease: Lease, progress: dict[str, Any] | None = None, **values: Any) -> Lease:
         if progress is not None:
