@@ -620,7 +620,11 @@ class Connection(asyncio.BufferedProtocol):
         self._discarding = True
         self.deadline = self._shared.loop.time() + _LINGER_S
         if transport.can_write_eof():
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:  # the client has reset the connection while it was not read from
+                transport.abort()
+                return
         if self._reading_paused:
             self._reading_paused = False
             transport.resume_reading()

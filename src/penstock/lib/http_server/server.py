@@ -115,13 +115,14 @@ class HttpServer:
     def _tick(self) -> None:
         shared = self._shared
         assert shared is not None
+        limits = self._limits
+        pause_s = min(1.0, limits.idle_timeout_s / 4, limits.read_timeout_s / 4)
+        # First of all: whatever goes wrong below, the deadlines of the others are kept.
+        self._sweep = shared.loop.call_later(max(pause_s, 0.01), self._tick)
         now = shared.loop.time()
         shared.date = formatdate(time.time(), usegmt=True).encode("ascii")
         for connection in [connection for connection in shared.connections if now >= connection.deadline]:
             connection.expire()
-        limits = self._limits
-        pause_s = min(1.0, limits.idle_timeout_s / 4, limits.read_timeout_s / 4)
-        self._sweep = shared.loop.call_later(max(pause_s, 0.01), self._tick)
 
 
 async def _accept_queued(server: asyncio.Server, timeout_s: float) -> None:
