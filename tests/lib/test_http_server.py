@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -533,7 +532,7 @@ def test_clients_that_leave_or_dawdle_make_room_for_those_that_wait() -> None:
     run(scenario, uvloop_too=True)
 
 
-def test_a_connection_reset_while_it_is_not_read_from_stops_nothing() -> None:
+def test_a_client_that_has_gone_while_it_was_not_read_from_stops_nothing() -> None:
     async def scenario() -> None:
         limits = {"reading_bytes_max": 100_000, "buffered_bytes_max": 10_000_000, "read_timeout_s": 0.3}
         async with (
@@ -544,9 +543,7 @@ def test_a_connection_reset_while_it_is_not_read_from_stops_nothing() -> None:
         ):
             await first.send(post(b"x" * 200_000)[:-1])
             await leaver.send(post(b"y" * 3_000_000)[:200_000], pause_s=0.05)
-            reset_at_close = struct.pack("ii", 1, 0)
-            leaver.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset_at_close)
-            leaver.writer.transport.abort()
+            leaver.writer.transport.abort()  # what is written to it from now on is answered with a reset
             assert (await first.answer())[0] == 408
             await last.send(post(b"z" * 10)[:-1])
             assert (await last.answer())[0] == 408
