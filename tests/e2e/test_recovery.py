@@ -1,6 +1,6 @@
 """What an operator fears: the server dies in the middle of the work; a wrong mapping refuses a part of the data.
 
-`PENSTOCK_RECOVERY_DOCUMENTS` sets how many documents are written while the server is killed, 20000 when it is not set.
+`PENSTOCK_RECOVERY_DOCUMENTS` sets how many documents are written while the server is killed, 10000 when it is not set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from engine import Engine, wait_until
 
 from penstock.testing.services import OpenSearchServer, ServiceUnavailable, free_port
 
-DOCUMENTS = int(os.environ.get("PENSTOCK_RECOVERY_DOCUMENTS", "20000"))
+DOCUMENTS = int(os.environ.get("PENSTOCK_RECOVERY_DOCUMENTS", "10000"))
 FROM_HTTP = """\
 version: "2"
 logs:
