@@ -21,7 +21,7 @@ from penstock.sdk import Buffer, Load, Source
 
 log = logging.getLogger(__name__)
 
-CHUNK_EVENTS_MAX = 128
+CHUNK_EVENTS_MAX = 256
 """Events that go through the chain together: the working set stays in the cache and the loop responsive."""
 SINK_RETRY_S = 5.0
 SOURCE_RETRY_S_MAX = 60.0
