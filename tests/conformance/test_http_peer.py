@@ -22,6 +22,7 @@ from penstock.core.errors import ConfigError
 from penstock.plan.catalog import find
 from penstock.plugins.buffers import bounded_blocking
 from penstock.plugins.sources import http
+from penstock.runtime.output import PipelineOutput
 
 HERE = Path(__file__).parent
 FOLDER = Path(os.environ.get("PENSTOCK_PEER_DATA", HERE.parents[2] / "shared/conformance/peer-data"))
@@ -70,45 +71,24 @@ FAILURES = {
 }
 
 
-class Output:
-    """A pipeline whose buffer nobody reads until the request is answered."""
-
-    acknowledgments = True
+class Output(PipelineOutput):
+    """That of a pipeline whose buffer nobody reads until the request is answered."""
 
     def __init__(self, buffer: sdk.Buffer, failure: Exception | None) -> None:
         self.buffer = buffer
-        self.events_max, self.bytes_max = buffer.events_max, buffer.bytes_max
         self.ready = asyncio.Event()
         self._failure = failure
-
-    def started(self) -> None:
-        self.ready.set()
-
-    def handle(self, on_done: Any = None) -> sdk.Handle:
-        return sdk.Handle(on_done)
+        super().__init__(buffer, self.ready.set)
 
     def write_now(self, batch: sdk.Batch, size_bytes: int, *, reserved: bool = False) -> bool:
-        return self._failure is None and self.buffer.write_now(batch, size_bytes, reserved=reserved)
+        return self._failure is None and super().write_now(batch, size_bytes, reserved=reserved)
 
     async def write(
         self, batch: sdk.Batch, size_bytes: int, timeout_s: float | None = None, *, reserved: bool = False
     ) -> None:
         if self._failure is not None:
             raise self._failure
-        await self.buffer.write(batch, size_bytes, timeout_s, reserved=reserved)
-
-    def reserve_now(self, size_bytes: int) -> bool:
-        return self.buffer.reserve_now(size_bytes)
-
-    async def reserve(self, size_bytes: int, timeout_s: float | None = None) -> None:
-        await self.buffer.reserve(size_bytes, timeout_s)
-
-    def give_back(self, size_bytes: int) -> None:
-        self.buffer.give_back(size_bytes)
-
-    def set_aside(self, size_bytes: int) -> None:
-        self.buffer.set_aside(size_bytes)
-        self.bytes_max = self.buffer.bytes_max
+        await super().write(batch, size_bytes, timeout_s, reserved=reserved)
 
     async def events(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         self.buffer.close()

@@ -192,3 +192,24 @@ def _ask(url: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         return reply.status, json.loads(text) if text.strip().startswith((b"{", b"[")) else text.decode()
     finally:
         connection.close()
+
+
+@pytest.fixture
+def numbers(opensearch: Any, ask: Callable[..., tuple[int, Any]]) -> Callable[[str], list[int]]:
+    """Numbers of all events in an index; a list, so that repetitions show."""
+
+    def read(index: str) -> list[int]:
+        assert ask(opensearch.url, "POST", f"/{index}/_refresh")[0] == 200
+        found: list[int] = []
+        after: int | None = None
+        while True:
+            query: dict[str, Any] = {"size": 5000, "sort": [{"n": "asc"}], "_source": ["n"]}
+            if after is not None:
+                query["query"] = {"range": {"n": {"gt": after}}}
+            hits = ask(opensearch.url, "POST", f"/{index}/_search", query)[1]["hits"]["hits"]
+            if not hits:
+                return found
+            found += [hit["_source"]["n"] for hit in hits]
+            after = found[-1]
+
+    return read

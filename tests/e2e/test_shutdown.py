@@ -79,26 +79,6 @@ class Load:
                     self.accepted.update(numbers)
 
 
-@pytest.fixture
-def numbers(opensearch, ask):
-    """Numbers of all events in an index; a list, so that repetitions show."""
-
-    def read(index):
-        assert ask(opensearch.url, "POST", f"/{index}/_refresh")[0] == 200
-        found, after = [], None
-        while True:
-            query = {"size": 5000, "sort": [{"n": "asc"}], "_source": ["n"]}
-            if after is not None:
-                query["query"] = {"range": {"n": {"gt": after}}}
-            hits = ask(opensearch.url, "POST", f"/{index}/_search", query)[1]["hits"]["hits"]
-            if not hits:
-                return found
-            found += [hit["_source"]["n"] for hit in hits]
-            after = found[-1]
-
-    return read
-
-
 def check(load, found):
     """Every accepted event is there, none twice, and nothing that nobody sent."""
     assert len(load.accepted) > 100

@@ -100,26 +100,6 @@ def load():
         assert not sender.is_alive(), "a sender still waits for an answer"
 
 
-@pytest.fixture
-def numbers(opensearch, ask):
-    """Numbers of all events in an index, repetitions and all."""
-
-    def read(index):
-        assert ask(opensearch.url, "POST", f"/{index}/_refresh")[0] == 200
-        found, after = [], None
-        while True:
-            query = {"size": 5000, "sort": [{"n": "asc"}], "_source": ["n"]}
-            if after is not None:
-                query["query"] = {"range": {"n": {"gt": after}}}
-            hits = ask(opensearch.url, "POST", f"/{index}/_search", query)[1]["hits"]["hits"]
-            if not hits:
-                return found
-            found += [hit["_source"]["n"] for hit in hits]
-            after = found[-1]
-
-    return read
-
-
 def units(engine):
     return json.loads(engine.ask("GET", "/status")[1])["units"]
 

@@ -356,6 +356,7 @@ class Pipeline:
         if self.state != "FAILED":
             self.state = "DRAINING"
         self.parts.buffer.close()
+        self._around.pauses.hurry()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             for place, stage in enumerate(self.parts.stages):

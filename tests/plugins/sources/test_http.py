@@ -26,6 +26,7 @@ from penstock.lib.http_client import HttpClient, Reply
 from penstock.plan.catalog import find
 from penstock.plugins.buffers import bounded_blocking
 from penstock.plugins.sources import http
+from penstock.runtime.output import PipelineOutput
 
 NO_ARRAY = "Bad request data format. Needs to be json array."
 FULL = "Timeout waiting for request to be served. This is usually due to the buffer being full."
@@ -45,49 +46,13 @@ def config_of(**options: Any) -> http.Config:
     return http.Config.model_validate({"port": 0, **options}, context={"resolve": resolve})
 
 
-class Output:
-    """A pipeline that keeps what arrives, reading only when told to."""
-
-    acknowledgments = True
+class Output(PipelineOutput):
+    """That of a pipeline which keeps what arrives and reads only when told to."""
 
     def __init__(self, ctx: sdk.Context, buffer_size: int) -> None:
         self.buffer = bounded_blocking.BoundedBlockingBuffer(bounded_blocking.Config(buffer_size=buffer_size), ctx)
-        self.events_max, self.bytes_max = self.buffer.events_max, self.buffer.bytes_max
         self.ready = asyncio.Event()
-
-    def started(self) -> None:
-        self.ready.set()
-
-    def handle(self, on_done: Callable[[bool], None] | None = None) -> sdk.Handle:
-        return sdk.Handle(on_done)
-
-    def write_now(self, batch: sdk.Batch, size_bytes: int, *, reserved: bool = False) -> bool:
-        if len(batch):
-            return self.buffer.write_now(batch, size_bytes, reserved=reserved)
-        if reserved:
-            self.buffer.give_back(size_bytes)
-        return True
-
-    async def write(
-        self, batch: sdk.Batch, size_bytes: int, timeout_s: float | None = None, *, reserved: bool = False
-    ) -> None:
-        if len(batch):
-            await self.buffer.write(batch, size_bytes, timeout_s, reserved=reserved)
-        elif reserved:
-            self.buffer.give_back(size_bytes)
-
-    def reserve_now(self, size_bytes: int) -> bool:
-        return self.buffer.reserve_now(size_bytes)
-
-    async def reserve(self, size_bytes: int, timeout_s: float | None = None) -> None:
-        await self.buffer.reserve(size_bytes, timeout_s)
-
-    def give_back(self, size_bytes: int) -> None:
-        self.buffer.give_back(size_bytes)
-
-    def set_aside(self, size_bytes: int) -> None:
-        self.buffer.set_aside(size_bytes)
-        self.bytes_max = self.buffer.bytes_max
+        super().__init__(self.buffer, self.ready.set)
 
     async def read(self, *, ok: bool = True) -> sdk.Batch:
         load = await asyncio.wait_for(self.buffer.read(), 5)
