@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from ipaddress import IPv4Network, ip_address
+from time import monotonic
 from typing import Any
 from xml.etree import ElementTree
 
@@ -33,38 +34,62 @@ def add_text(bodies: Bodies) -> None:
 
 
 class MergeGroups:
-    """The events of a user become one, which comes out at the end."""
+    """The events of a user become one, which comes out at the end.
+
+    A group knows its bytes, as memory has a limit, and what it promised: which requests wait for it, and for how many
+    of their events. An event without JSON text could not be weighed and would go on.
+    """
 
     def __init__(self) -> None:
-        self._groups: dict[str, dict[str, Any]] = {}
+        self._groups: dict[str, tuple[dict[str, Any], dict[object, int]]] = {}
+        self._bytes: dict[str, int] = {}
 
     def __call__(self, bodies: Bodies) -> None:
-        groups = self._groups
+        groups, bytes_of, dumps, request = self._groups, self._bytes, orjson.dumps, object()
+        rest = []
         for body in bodies:
-            group = groups.get(body["user"])
-            if group is None:
-                groups[body["user"]] = body
+            user = body["user"]
+            try:
+                size = len(dumps(body))
+            except TypeError:
+                rest.append(body)
+                continue
+            if user in groups:
+                merged, promised = groups[user]
+                merged.update(body)
+                promised[request] = promised.get(request, 0) + 1
+                bytes_of[user] += size
             else:
-                group.update(body)
-        bodies.clear()
+                groups[user] = body, {request: 1}
+                bytes_of[user] = size
+        bodies[:] = rest
 
     def drain(self) -> Bodies:
-        return list(self._groups.values())
+        return [merged for merged, _ in self._groups.values()]
 
 
 class FirstOfGroup:
-    """The first event of a user goes on."""
+    """The first event of a user goes on; three minutes later the next one may.
+
+    Metadata and promise of an event are beside it, so it is their places that are kept or have ended.
+    """
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
+        self._due: dict[str, float] = {}
 
     def __call__(self, bodies: Bodies) -> None:
-        seen, first = self._seen, []
-        for body in bodies:
-            if body["user"] not in seen:
-                seen.add(body["user"])
-                first.append(body)
-        bodies[:] = first
+        due, now = self._due, monotonic()
+        while due and next(iter(due.values())) <= now:
+            del due[next(iter(due))]
+        first, ended = [], []
+        for place, body in enumerate(bodies):
+            user = body["user"]
+            if user in due:
+                ended.append(place)
+            else:
+                due[user] = now + 180
+                first.append(place)
+        bodies[:] = [bodies[place] for place in first]
 
 
 def csv(bodies: Bodies) -> None:

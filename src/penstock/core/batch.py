@@ -178,6 +178,15 @@ class Batch:
                 handle.add(count)
             into.join(handle, count)
 
+    def join_each(self, indices: Sequence[int], into: Sequence[JoinedHandle]) -> list[bool]:
+        """Like `join`, with a handle for each event. Tells for each whether its own handle was new there."""
+        handles = self.handles
+        joined = [handles[i] for i in indices]
+        assert all(joined), "an event was joined twice, or never had a handle"
+        for i in indices:
+            handles[i] = None
+        return [whole.join(handle, 1) for whole, handle in zip(into, joined, strict=True) if handle is not None]
+
     def held(self) -> list[int]:
         """Places of the events that have not ended."""
         return [index for index, handle in enumerate(self.handles) if handle is not None]

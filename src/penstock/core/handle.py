@@ -96,11 +96,16 @@ class JoinedHandle(Handle):
     def heard(self) -> bool:
         return any(handle.heard for handle in self._parts)
 
-    def join(self, handle: Handle, count: int) -> None:
-        """Take over `count` counts of `handle`. Called by `Batch.join` alone."""
+    def join(self, handle: Handle, count: int) -> bool:
+        """Take over `count` counts of `handle`, and say whether it is new here. Called by `Batch` alone."""
+        parts = self._parts
+        if handle in parts:
+            parts[handle] += count
+            return False
         assert not self.done, "an event joined a handle that has ended"
         assert handle is not self, "a handle cannot wait for itself"
-        self._parts[handle] = self._parts.get(handle, 0) + count
+        parts[handle] = count
+        return True
 
     def _end(self) -> None:
         super()._end()

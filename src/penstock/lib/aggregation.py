@@ -11,7 +11,7 @@ from penstock.core.clock import Clock
 from penstock.core.dates import compile_formatter
 from penstock.core.errors import EventError
 from penstock.core.handle import JoinedHandle
-from penstock.core.json_text import encode
+from penstock.core.json_text import INLINE_ENCODE, encode
 from penstock.core.key import MISSING, Key
 from penstock.lib.instants import instant_text, read_instant
 
@@ -58,6 +58,8 @@ class Group:
 class Action:
     """What happens to the events of a group. It keeps what it knows in `Group.state`."""
 
+    takes_first_only = False
+    """Only the first event of a group is taken; the others are dropped, whatever they hold."""
     quiet_s: float | None = None
     """A group is concluded when nothing came for so long; None: after the processor's `group_duration`."""
 
@@ -130,7 +132,13 @@ def _sorted(value: Any) -> Any:
 
 def weight(value: Any) -> int:
     """Bytes of the JSON text of a value. Raises EventError where there is none."""
-    return len(encode(value))
+    try:
+        return len(_dumps(value, _fragment))
+    except TypeError:
+        return len(encode(value))
+
+
+_dumps, _fragment = INLINE_ENCODE.names["dumps"], INLINE_ENCODE.names["fragment"]
 
 
 def read_number(value: Any) -> float:

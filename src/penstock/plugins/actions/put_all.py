@@ -14,25 +14,27 @@ class Config(sdk.PluginConfig):
 class _Merged:
     __slots__ = ("body", "bytes", "reweigh_at_bytes")
 
-    def __init__(self) -> None:
-        self.body: sdk.Body = {}
-        self.bytes = 0
+    def __init__(self, body: sdk.Body, size_bytes: int) -> None:
+        self.body = body
+        self.bytes = size_bytes
         self.reweigh_at_bytes = REWEIGH_BYTES
 
 
 class PutAll(Action):
     def take(self, group: Group, body: sdk.Body, meta: sdk.Meta) -> Fate:
         size = weight(body)
-        merged = group.state
+        group.size_bytes += size
+        merged: _Merged | None = group.state
         if merged is None:
-            merged = group.state = _Merged()
+            group.state = _Merged(body, size)
+            return MERGED
         merged.body.update(body)
-        size += merged.bytes
-        if size > merged.reweigh_at_bytes:  # values were replaced: the sum says too much
+        merged.bytes += size
+        if merged.bytes > merged.reweigh_at_bytes:  # values were replaced: the sum says too much
             size = weight(merged.body)
+            group.size_bytes += size - merged.bytes
+            merged.bytes = size
             merged.reweigh_at_bytes = 2 * size + REWEIGH_BYTES
-        group.size_bytes += size - merged.bytes
-        merged.bytes = size
         return MERGED
 
     def conclude(self, group: Group, identification: sdk.Body) -> tuple[sdk.Body, str] | None:

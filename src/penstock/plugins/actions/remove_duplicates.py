@@ -9,6 +9,8 @@ class Config(sdk.PluginConfig):
 
 
 class RemoveDuplicates(Action):
+    takes_first_only = True
+
     def take(self, group: Group, body: sdk.Body, meta: sdk.Meta) -> Fate:
         if group.state is None:
             group.state = True

@@ -17,12 +17,12 @@ concluded early, counted in `groupsConcludedEarly`.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Hashable
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import model_validator
 
 from penstock import sdk
-from penstock.lib.aggregation import DROPPED, HELD, MERGED, PASSED, Action, Fate, Group, compile_identity
+from penstock.lib.aggregation import DROPPED, HELD, MERGED, PASSED, Action, Group, compile_identity
 
 GROUPS_MAX = 1_000_000
 STATE_BYTES_MAX = 512 * 1024 * 1024
@@ -88,6 +88,8 @@ class Aggregate:
         assert isinstance(action, Action)
         self._action = action
         self._identity = compile_identity(config.identification_keys)
+        self._name = config.identification_keys[0].top if len(config.identification_keys) == 1 else None
+        """The only key, where it is a name at the top of an event: a text under it is a group's key by itself."""
         self._names = [key.text for key in config.identification_keys]
         self._tags = [config.aggregated_events_tag] if config.aggregated_events_tag is not None else []
         self._lifetime_s = config.group_duration if self._action.quiet_s is None else self._action.quiet_s
@@ -142,23 +144,32 @@ class Aggregate:
             return self._handle_copies(batch, now)
         take, groups, tags, quiet_s = self._action.take, self._groups, self._tags, self._action.quiet_s
         when, identity = self._config.aggregate_when, self._identity
-        test = None if when is None else when.test
+        name: Any = self._name
+        test, first_only = None if when is None else when.test, self._action.takes_first_only
+        key: Hashable
         metas, origin = batch.metas, batch.origin
         passed: list[int] = []
         dropped: list[int] = []
-        kept: dict[Hashable, tuple[Group, Fate, list[int]]] = {}
+        merged: list[int] = []
+        wholes: list[Group] = []
+        held: dict[Hashable, tuple[Group, list[int]]] = {}
+        more_bytes = 0
         for index, body in enumerate(batch.bodies):
-            meta = metas[index] or origin
             try:
-                if test is not None and not test(body, meta):
+                if test is not None and not test(body, metas[index] or origin):
                     dropped.append(index)
                     continue
-                key, values = identity(body)
+                key, values = body.get(name), ()
+                if type(key) is not str:
+                    key, values = identity(body)
                 group = groups.get(key)
                 if group is None:
-                    group = self._open(key, values, now)
+                    group = self._open(key, values or (key,), now)
+                elif first_only:
+                    dropped.append(index)
+                    continue
                 before = group.size_bytes
-                fate = take(group, body, meta)
+                fate = take(group, body, metas[index] or origin)
             except (sdk.EventError, sdk.ExpressionError) as error:
                 self._fail(batch, index, error)
                 passed.append(index)
@@ -169,21 +180,22 @@ class Aggregate:
                     batch.tag(index, tags)
             elif fate is DROPPED:
                 dropped.append(index)
+            elif fate is MERGED:
+                merged.append(index)
+                wholes.append(group)
+            elif key in held:
+                held[key][1].append(index)
             else:
-                known = kept.get(key)
-                if known is None:
-                    kept[key] = group, fate, [index]
-                else:
-                    known[2].append(index)
-            self._state_bytes += group.size_bytes - before
+                held[key] = group, [index]
+            more_bytes += group.size_bytes - before
             if quiet_s is not None:
                 group.due_s = now + quiet_s
                 groups.move_to_end(key)
-        for group, fate, indices in kept.values():
-            if fate is HELD:
-                group.held.append(batch.select(indices))
-            elif not self._merge(batch, indices, group):
-                dropped += indices
+        self._state_bytes += more_bytes
+        for group, indices in held.values():
+            group.held.append(batch.select(indices))
+        if not self._merge(batch, merged, wholes):
+            dropped += merged
         self._handled_out.add(len(passed))
         self._handled_dropped.add(len(batch) - len(passed))
         if len(passed) == len(batch):
@@ -225,7 +237,7 @@ class Aggregate:
                 going = []
                 out += 1
             elif fate is MERGED:
-                self._merge(batch, [index], group, stays=True)
+                self._merge_copy(batch, index, group)
             elif fate is HELD:
                 group.held.append(batch.copy([index]))
             going.append(index)
@@ -244,18 +256,32 @@ class Aggregate:
         self._state_bytes += group.size_bytes
         return group
 
-    def _merge(self, batch: sdk.Batch, indices: list[int], group: Group, *, stays: bool = False) -> bool:
-        """Let the events wait for the group's result. False where they do not wait."""
+    def _merge(self, batch: sdk.Batch, indices: list[int], groups: list[Group]) -> bool:
+        """Let events wait for the results of their groups. False where they do not wait."""
         if self._config.disable_group_acknowledgments:
             return False
-        if group.handle is None:
-            group.handle = sdk.JoinedHandle()
-        parts = group.handle.parts
-        batch.join(indices, group.handle, stays=stays)
-        more_bytes = HANDLE_BYTES * (group.handle.parts - parts)
+        handles = [group.handle or self._open_handle(group) for group in groups]
+        for group, is_new in zip(groups, batch.join_each(indices, handles), strict=True):
+            if is_new:
+                group.size_bytes += HANDLE_BYTES
+                self._state_bytes += HANDLE_BYTES
+        return True
+
+    def _merge_copy(self, batch: sdk.Batch, index: int, group: Group) -> None:
+        """The same for an event that goes on itself as well."""
+        if self._config.disable_group_acknowledgments:
+            return
+        handle = group.handle or self._open_handle(group)
+        parts = handle.parts
+        batch.join([index], handle, stays=True)
+        more_bytes = HANDLE_BYTES * (handle.parts - parts)
         group.size_bytes += more_bytes
         self._state_bytes += more_bytes
-        return True
+
+    @staticmethod
+    def _open_handle(group: Group) -> sdk.JoinedHandle:
+        handle = group.handle = sdk.JoinedHandle()
+        return handle
 
     def _conclude(self, group: Group) -> None:
         """Close a group; what comes of it waits in `_concluded`."""
