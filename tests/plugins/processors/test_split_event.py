@@ -42,6 +42,39 @@ def test_every_part_arrives_in_order_and_each_promise_is_kept(parts, data):
     assert outcomes == {index: not any(owners[place] == index for place in refused) for index in range(len(parts))}
 
 
+texts = st.text(alphabet=",ab", max_size=6) | st.none() | st.integers()
+owners = st.lists(st.integers(0, 1), min_size=8, max_size=8) | st.just([0] * 8)
+
+
+@given(
+    st.lists(st.fixed_dictionaries({}, optional={"a": texts, "m": texts, "n": st.just({"x": [1]})}), max_size=8), owners
+)
+def test_texts_at_the_top(bodies, owned_by):
+    def parts_of(body):
+        parts = body["m"].rstrip(",").split(",") if isinstance(body.get("m"), str) else []
+        return [{**body, "m": part} for part in parts] if len(parts) > 1 else [body]
+
+    handles = [Handle(), Handle()]
+    owned = [handles[owner] for owner in owned_by[: len(bodies)]]
+    for handle in owned:
+        handle.add(1)
+    batch = Batch(copy_value(bodies), handles=list(owned))
+    for place in range(1, len(bodies), 3):
+        batch.tag(place, ["third"])
+    split = build_processor("split_event", {"field": "m", "delimiter": ","})(batch)
+    expected = [(part, place) for place, body in enumerate(bodies) for part in parts_of(body)]
+    assert [list(body.items()) for body in split.bodies] == [list(part.items()) for part, _ in expected]
+    assert split.handles == [owned[place] for _, place in expected]
+    assert [handle.pending for handle in handles] == [1 + split.handles.count(handle) for handle in handles]
+    assert [split.peek(index).tags for index in range(len(split))] == [
+        {"third"} if place % 3 == 1 else set() for _, place in expected
+    ]
+    own = [meta for meta in split.metas if meta is not None]
+    assert len(set(map(id, own))) == len(own)
+    lists = [id(body["n"]["x"]) for body in split.bodies if "n" in body]
+    assert len(set(lists)) == len(lists)
+
+
 def test_parts_share_nothing():
     (first, second) = run_processor(
         "split_event", {"field": "l"}, [{"l": [1, 2], "m": {"x": 1}}], metadata={"a": {"b": 1}}, tags=["t"]

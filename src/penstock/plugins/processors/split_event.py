@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from penstock import sdk
-from penstock.lib.inline import PLACE, compile_loop
+from penstock.lib.inline import COPYING, PLACE, compile_loop
 from penstock.lib.limited_loop import each_limited
 from penstock.lib.text_values import compile_split, compile_store
 from penstock.sdk.splitting import SplitOptions
@@ -34,9 +34,11 @@ class Config(SplitOptions):
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
-    get, store = config.field.get, compile_store(config.field)
+    get, store, name = config.field.get, compile_store(config.field), config.field.top
     parts_of = _parting(config)
     found: dict[int, list[Any]] = {}
+    nested: set[int] = set()
+    """Those of the places found whose events have to be copied with all that is in them."""
 
     def find(batch: sdk.Batch, index: int) -> None:
         body = batch.bodies[index]
@@ -45,28 +47,46 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
         if len(parts) > 1:
             _check_size(body, value, len(parts))
             found[index] = parts
+            nested.add(index)
         elif parts:
             store(body, parts[0])
 
     change = sdk.Inline(f"find(batch, {PLACE})", find=find)
-    if config.delimiter and config.field.top is not None:
-        change = sdk.Inline(_FIND, find=find, field=config.field.top, delimiter=config.delimiter)
+    if config.delimiter and name is not None:
+        change = sdk.Inline(
+            _FIND,
+            find=find,
+            field=name,
+            delimiter=config.delimiter,
+            found=found,
+            values_max=COPIED_VALUES_MAX,
+            containers=COPYING["containers"],
+        )
     compile_each = each_limited if config.delimiter_regex else compile_loop
     find_all = compile_each(change, when=config.split_when, fail=ctx.failure())
 
     def split(batch: sdk.Batch) -> sdk.Batch:
         found.clear()
+        nested.clear()
         find_all(batch)
-        return _spread(batch, found, store) if found else batch
+        return _spread(batch, found, nested, name, store) if found else batch
 
     return split
 
 
 _FIND = f"""
 value = body.get(field)
-if delimiter in value if type(value) is str else value is not None:
+if type(value) is str:
+    if delimiter in value:
+        parts = value.split(delimiter)
+        if parts[-1] and len(parts) * len(body) <= values_max and containers.isdisjoint(map(type, body.values())):
+            found[{PLACE}] = parts
+        else:
+            find(batch, {PLACE})
+elif value is not None:
     find(batch, {PLACE})
 """
+"""Most events hold no containers, and most texts do not end in a delimiter."""
 
 
 def _parting(config: Config) -> Callable[[Any], list[Any]]:
@@ -102,30 +122,64 @@ def _values_in(value: Any) -> int:
     return values
 
 
-def _spread(batch: sdk.Batch, found: dict[int, list[Any]], store: Callable[[sdk.Body, Any], None]) -> sdk.Batch:
+def _spread(
+    batch: sdk.Batch,
+    found: dict[int, list[Any]],
+    nested: set[int],
+    name: str | None,
+    store: Callable[[sdk.Body, Any], None],
+) -> sdk.Batch:
     """The batch with the parts of some events in their places; the last part stays in the event itself."""
-    bodies: list[sdk.Body] = []
-    metas: list[sdk.Meta | None] = []
-    handles: list[sdk.Handle | None] = []
-    for index, body in enumerate(batch.bodies):
-        meta, handle = batch.metas[index], batch.handles[index]
-        *others, last = found.get(index) or (None,)
-        if others:
+    whole, bodies, counts = batch.bodies, list[sdk.Body](), [1] * len(batch)
+    add, done = bodies.append, 0
+    for place, parts in found.items():
+        if done < place:
+            bodies += whole[done:place]
+        body, done = whole[place], place + 1
+        counts[place] = len(parts)
+        last = parts.pop()
+        if name is None or place in nested:
             store(body, None)  # the whole value need not be copied each time
-            for part in others:
+            for part in parts:
                 copied = sdk.copy_value(body)
                 store(copied, part)
-                bodies.append(copied)
-                metas.append(None if meta is None else meta.copy())
-                handles.append(handle)
+                add(copied)
             store(body, last)
-            if handle is not None:
-                handle.add(len(others))
-        bodies.append(body)
-        metas.append(meta)
-        handles.append(handle)
+        else:
+            for part in parts:
+                copied = body.copy()
+                copied[name] = part
+                add(copied)
+            body[name] = last
+        add(body)
+    bodies += whole[done:]
+    metas, handles = _repeated_metas(batch, counts, len(bodies)), _repeated_handles(batch, counts, len(bodies))
     batch.handles = [None] * len(batch)  # they have moved
     return sdk.Batch(bodies, metas, handles, batch.origin)
+
+
+def _repeated_metas(batch: sdk.Batch, counts: list[int], total: int) -> list[sdk.Meta | None]:
+    if not any(batch.metas):
+        return [None] * total
+    metas: list[sdk.Meta | None] = []
+    for meta, count in zip(batch.metas, counts, strict=True):
+        metas += [None if meta is None else meta.copy() for _ in range(count - 1)]
+        metas.append(meta)
+    return metas
+
+
+def _repeated_handles(batch: sdk.Batch, counts: list[int], total: int) -> list[sdk.Handle | None]:
+    first = batch.handles[0]
+    if batch.handles.count(first) == len(batch):
+        if first is not None:
+            first.add(total - len(batch))
+        return [first] * total
+    handles: list[sdk.Handle | None] = []
+    for handle, count in zip(batch.handles, counts, strict=True):
+        handles += [handle] * count
+        if handle is not None and count > 1:
+            handle.add(count - 1)
+    return handles
 
 
 EXAMPLES = [
