@@ -117,6 +117,50 @@ def test_json_is_ion_on_both_ways(value):
     assert read_ion(f"[{json.dumps(value, ensure_ascii=False)}, x]")[0] == value
 
 
+names = st.sampled_from(["a", "b", "_c1", "null", '"a"', '""', '"x y"', "'q r'", "$4", "$9", "é"])
+written = st.sampled_from(
+    [
+        *(
+            '""',
+            '"x"',
+            '"\\n"',
+            "INFO",
+            "true",
+            "null",
+            "nan",
+            "null.int",
+            "-7",
+            "0",
+            "07",
+            "1_0",
+            "12.",
+            "0.50",
+            "-1.5e2",
+        ),
+        *("1.2345678901234567890123", "9" * 18, "9" * 30, "a::1", "'s'", "[1, x]", "{n: {m: 1}, o: 2}", "(a + b)", ""),
+        *("2026-01-15T10:30:05Z", "2026-02-29T10:30:05Z", "2024-02-29T10:30:05.5Z", "2026-04-31T00:00:00Z", "2026T"),
+        *("2026-12-31T23:59:59.999Z", "2026-12-30T24:00:00Z", "2026-12-30T23:59:59+01:00", "{{ aGV sbG8= }}"),
+    ]
+)
+blanks = st.sampled_from(["", "", "", " ", "\n", " // c\n"])
+members = st.tuples(blanks, names, blanks, written, blanks).map(
+    lambda part: f"{part[0]}{part[1]}{part[2]}:{part[4]}{part[3]}{part[2]}"
+)
+
+
+@given(st.lists(members, max_size=6), st.sampled_from(["}", " }", ",}", ", }", "} x", ""]))
+def test_a_struct_is_read_alike_alone_and_in_a_list(parts, end):
+    text = "{" + ",".join(parts) + end
+    try:
+        (listed, *_) = read_ion(f"[{text}, 1]")
+    except IonError:
+        if end != "} x":  # of a text that is no list only the first value counts
+            with pytest.raises(IonError):
+                read_ion(text)
+        return
+    assert repr(read_ion(text)) == repr(listed)
+
+
 @given(st.text(alphabet="{}[]()'\"\\:,./*-+_$ \n0123456789eadnulTZx"))
 @example("'" * 9)
 @example("{{'''a'''}}")

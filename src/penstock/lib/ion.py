@@ -29,12 +29,32 @@ class IonError(ValueError):
 
 def read_ion(text: str) -> Any:
     """The first value of an Ion text. Raises `IonError`."""
+    if text[:1] == "{" and text[1:2].isidentifier():
+        return _struct(text)
     if _MAY_BE_JSON.match(text) and text.count("{") + text.count("[") <= NESTING_MAX:
         try:
             return _json(text)
         except ValueError:
             pass  # Ion that is no JSON
     return _Reader(text).read()
+
+
+def _struct(text: str) -> Any:
+    """The struct that a text begins with: its plain members at once, and whatever comes behind them step by step."""
+    members: dict[str, Any] = {}
+    rest = ""
+    for quoted, name, string, word, integer, decimal, time, rest in _PLAIN_MEMBERS.findall(text, 1):
+        if word:
+            members[name or quoted] = _WORDS.get(word, word)
+        elif integer:
+            members[name or quoted] = int(integer)
+        elif decimal:
+            members[name or quoted] = _number(decimal)
+        elif not rest:
+            members[name or quoted] = string or time
+    if rest[:1] == "}":
+        return members
+    return _Reader(text).read_on(members, len(text) - len(rest))
 
 
 def _number(text: str) -> int | float | Decimal:
@@ -92,13 +112,19 @@ _PLAIN_VALUE = re.compile(
     r"""[ \t\r\n]*+(?:"([^"\\\n\r\ud800-\udfff]*+)"|(?:([A-Za-z_][A-Za-z0-9_]*+)|(-?(?:0|[1-9][0-9]{0,17}+))"""
     r"""|(-?(?:0|[1-9][0-9]*+)\.[0-9]*+))(?=[ \t\r\n]*+[,}\]])|(\{(?!\{)|\[))"""
 )
-_PLAIN_MEMBER = re.compile(
+_DATE = (
+    "[1-9][0-9]{3}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
+)
+"""A day that every year has."""
+_MEMBER = (
     r'[ \t\r\n]*+(?:"([^"\\\n\r\ud800-\udfff]*+)"|(?!(?:null|true|false|nan)\b)([A-Za-z_][A-Za-z0-9_]*+))'
     r'[ \t\r\n]*+:(?!:)[ \t\r\n]*+(?:"([^"\\\n\r\ud800-\udfff]*+)"|([A-Za-z_][A-Za-z0-9_]*+)'
     r"|(-?(?:0|[1-9][0-9]{0,17}+))|(-?(?:0|[1-9][0-9]*+)\.[0-9]*+)"
-    r"|([1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]++)?Z))"
+    rf"|({_DATE}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]++)?Z))"
     r"[ \t\r\n]*+(?:,|(?=\}))"
 )
+_PLAIN_MEMBER = re.compile(_MEMBER)
+_PLAIN_MEMBERS = re.compile(rf"{_MEMBER}|([\s\S]++)")
 """The tokens that nearly all texts are made of; what these do not match takes the longer way."""
 _ESCAPED = dict(zip("0abtnfrv\"'?\\/", "\0\a\b\t\n\f\r\v\"'?\\/", strict=True))
 _ESCAPED |= dict.fromkeys(("\n", "\r", "\r\n"), "")
@@ -143,6 +169,12 @@ class _Reader:
         """The sign that ends the container; empty outside of all."""
         self._name = ""
         """The field that is read."""
+
+    def read_on(self, members: dict[str, Any], at: int) -> Any:
+        """Read from inside the struct that the text begins with: `members` stand before the place `at`."""
+        self._open("{")
+        self._container, self._at = members, at
+        return self.read()
 
     def read(self) -> Any:
         while True:
@@ -203,10 +235,8 @@ class _Reader:
                     value = _WORDS.get(word, word)
                 elif decimal is not None:
                     value = _number(decimal)
-                elif _is_time(time):
-                    value = time
                 else:
-                    break
+                    value = time
             members[name if quoted is None else quoted] = value
             at = found.end()
         self._at = at
@@ -404,15 +434,6 @@ def _escaped(found: re.Match[str]) -> str:
     if code > 0x10FFFF:
         raise IonError(f"there is no character {digits}")
     return chr(code)
-
-
-def _is_time(text: str) -> bool:
-    """Whether a text of the form of a time in UTC is one."""
-    try:
-        datetime.fromisoformat(text[:19])
-    except ValueError:
-        return False
-    return True
 
 
 def _timestamp(found: re.Match[str]) -> str:
