@@ -10,7 +10,7 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from penstock import sdk
-from penstock.lib.inline import COPIED_ITEM, COPYING
+from penstock.lib.inline import COPIED_ITEM, COPIED_OBJECT, COPYING
 
 FAILED_ATTRIBUTE = "filter_list_processor_failed_elements"
 COUNT_ATTRIBUTE = "filter_list_processor_failed_elements_count"
@@ -93,7 +93,10 @@ def _inline_filter(condition: sdk.Expression, source: str, target: str, key: sdk
         raise sdk.EventError(f"The value of {key} is no list", cause="type")
 
     return sdk.Inline(
-        _FILTER.format(keeps=keeps.source, kept="item" if source == target else COPIED_ITEM),
+        _FILTER.format(
+            keeps=keeps.source,
+            kept="item" if source == target else f"{COPIED_OBJECT} if body is item else {COPIED_ITEM}",
+        ),
         source=source,
         target=target,
         element_meta=_ELEMENT_META,

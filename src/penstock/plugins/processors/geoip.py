@@ -131,12 +131,14 @@ class _GeoIp:
         self._ctx = ctx
         self._databases = databases
         self._entries = [
-            (entry.source.get, entry.target.put, _finder(entry, config, databases)) for entry in config.entries
+            (entry.source.top, entry.source.get, entry.target.top, entry.target.put, _finder(entry, config, databases))
+            for entry in config.entries
         ]
         self._version = databases.version
         counter = ctx.metrics.counter
         self._processed, self._succeeded = counter("eventsProcessed"), counter("eventsSucceeded")
         self._failed = counter("eventsFailed")
+        self._failed_by_cause: dict[str, sdk.Counter] = {}
         self._not_found = counter("eventsFailedLocationNotFound")
         self._engine_failed = counter("eventsFailedEngineException")
         self._fail_condition = ctx.failure(failures="processingErrors")
@@ -147,20 +149,16 @@ class _GeoIp:
         readable = self._databases.refresh()
         if self._databases.version != self._version:
             self._version = self._databases.version
-            for _, _, find in self._entries:
+            for *_, find in self._entries:
                 find.cache_clear()
         if not readable:
             for index in chosen:
                 self._end(batch, index, {"engine"}, looked_up=False)
             return batch
-        bodies, enrich, succeeded = batch.bodies, self._enrich, 0
-        for index in chosen:
-            causes = enrich(bodies[index])
-            if causes is None:
-                succeeded += 1
-            else:
-                self._end(batch, index, causes)
-        self._succeeded.add(succeeded)
+        failed = self._enrich(batch.bodies, chosen)
+        self._succeeded.add(len(chosen) - len(failed))
+        for index, causes in failed.items():
+            self._end(batch, index, causes)
         return batch
 
     def _chosen(self, batch: sdk.Batch) -> Sequence[int]:
@@ -176,26 +174,39 @@ class _GeoIp:
                 self._fail_condition(batch, index, error)
         return chosen
 
-    def _enrich(self, body: sdk.Body) -> set[str] | None:
-        """Write what is known of the addresses of an event; returns what went wrong, None where all went well."""
-        causes: set[str] | None = None
-        for get, put, find in self._entries:
-            value = get(body)
-            try:
-                text = value if type(value) is str else _text(value)
-                found = find(text) if text is not None and len(text) <= ADDRESS_CHARACTERS_MAX else None
-                if found:
-                    put(body, _copied(found))
-                    continue
-                cause = "no_valid_ip" if found is None else "ip_not_found"
-            except DatabaseFailure as error:
-                cause = "engine"
-                self._ctx.log.error("Pipeline %s: %s", self._ctx.pipeline, error)
-            except sdk.EventError as error:  # the target is below a value that is no object
-                cause = error.cause
-                self._ctx.log.warning("An event of pipeline %s was not changed: %s", self._ctx.pipeline, error.logged)
-            causes = {cause} if causes is None else causes | {cause}
-        return causes
+    def _enrich(self, bodies: Sequence[sdk.Body], chosen: Sequence[int]) -> dict[int, set[str]]:
+        """Write what is known of the addresses of events; returns where something went wrong, and what."""
+        failed: dict[int, set[str]] = {}
+        entries = self._entries
+        for index in chosen:
+            body = bodies[index]
+            for source, get, target, put, find in entries:
+                text = get(body) if source is None else body.get(source)
+                try:
+                    if type(text) is not str:
+                        text = _text(text)
+                    found = find(text) if text is not None and len(text) <= ADDRESS_CHARACTERS_MAX else None
+                    if found:  # what is remembered belongs to no event
+                        fields, location = found
+                        copied = fields.copy()
+                        if location is not None:
+                            copied["location"] = location.copy()
+                        if target is None:
+                            put(body, copied)
+                        else:
+                            body[target] = copied
+                        continue
+                    cause = "no_valid_ip" if found is None else "ip_not_found"
+                except DatabaseFailure as error:
+                    cause = "engine"
+                    self._ctx.log.error("Pipeline %s: %s", self._ctx.pipeline, error)
+                except sdk.EventError as error:  # the target is below a value that is no object
+                    cause = error.cause
+                    self._ctx.log.warning(
+                        "An event of pipeline %s was not changed: %s", self._ctx.pipeline, error.logged
+                    )
+                failed.setdefault(index, set()).add(cause)
+        return failed
 
     def _end(self, batch: sdk.Batch, index: int, causes: set[str], *, looked_up: bool = True) -> None:
         """Tag and count an event by what went wrong."""
@@ -203,7 +214,9 @@ class _GeoIp:
         config = self._config
         tags: list[str] = []
         for cause in causes:
-            self._ctx.metrics.counter("eventsFailedByCause", cause=cause).add()
+            if cause not in self._failed_by_cause:
+                self._failed_by_cause[cause] = self._ctx.metrics.counter("eventsFailedByCause", cause=cause)
+            self._failed_by_cause[cause].add()
             if cause == "ip_not_found":
                 self._not_found.add()
                 tags += config.tags_on_ip_not_found or ()
@@ -220,24 +233,15 @@ def _text(value: Any) -> str | None:
     return None if value is None or value is sdk.MISSING or isinstance(value, dict | list) else java_text(value)
 
 
-def _copied(found: dict[str, Any]) -> dict[str, Any]:
-    """What is remembered belongs to no event. Only the location is an object."""
-    copied = found.copy()
-    location = copied.get("location")
-    if location is not None:
-        copied["location"] = location.copy()
-    return copied
-
-
 def _finder(entry: Entry, config: Config, databases: Databases) -> Any:
-    """A function with a memory from the text of an address to its fields: none when unknown, None when not valid.
+    """A function with a memory for what is known of the text of an address: its fields, and the one that is an object.
 
-    It raises `DatabaseFailure`.
+    It gives nothing for an unknown address, None for what is no valid one, and raises `DatabaseFailure`.
     """
     plan = list(_plan(entry.fields, databases.paths))
     look_up, private = databases.look_up, config.lookup_private_addresses
 
-    def find(text: str) -> dict[str, Any] | None:
+    def find(text: str) -> tuple[dict[str, Any], dict[str, Any] | None] | tuple[()] | None:
         address = _address(text)
         if address is None or not (private or _is_public(address)):
             return None
@@ -246,7 +250,7 @@ def _finder(entry: Entry, config: Config, databases: Databases) -> Any:
             answer = look_up(kind, address)
             if answer is not None:
                 read(*answer, address, fields)
-        return fields
+        return (fields, fields.get("location")) if fields else ()
 
     return lru_cache(databases.cache_count)(find)
 
