@@ -282,10 +282,15 @@ _Test = Callable[[sdk.Body, sdk.Meta], bool] | None
 
 _TRANSLATE = """
 value = body.get(source)
-if value is None:
+if type(value) in simple:
+    result = known.get(value, otherwise)
+    if result is missing:
+        continue
+    if result is unknown:
+        result = find(value)
+elif value is None:
     continue
-result = known.get(value, otherwise) if type(value) is str or type(value) is int else unknown
-if result is unknown:
+else:
     result = find(value)
 if result is not missing:
     body[target] = result
@@ -320,6 +325,7 @@ def _plain(mapping: Mapping, target: Target) -> sdk.Inline | None:
         find=find,
         unknown=_NO_MATCH,
         missing=sdk.MISSING,
+        simple=frozenset((str, int)),  # without booleans and fractions, which can be equal to integers
     )
 
 

@@ -52,10 +52,14 @@ def _truncation(entry: Entry) -> sdk.EventFn | sdk.Inline:
     if keys is None:
         return lambda body: within(body, body.items())
     if all(len(key.parts) == 1 for key in keys):
-        names, settings = [key.parts[0] for key in keys], {"start": start, "end": end, "within": within}
+        names = [key.parts[0] for key in keys]
+        settings: dict[str, Any] = {"kept": slice(start, end), "within": within}
+        statements = _CUT.format(text="value[kept] if len(value) >= start else value" if start else "value[kept]")
+        if start:
+            settings["start"] = start
         if len(names) == 1:
-            return sdk.Inline(_CUT, name=names[0], **settings)
-        return sdk.Inline(f"for name in names:{indent(_CUT, ' ' * 4)}", names=names, **settings)
+            return sdk.Inline(statements, name=names[0], **settings)
+        return sdk.Inline(f"for name in names:{indent(statements, ' ' * 4)}", names=names, **settings)
     readers = [(key.get, compile_store(key)) for key in keys]
 
     def cut(body: sdk.Body) -> None:
@@ -73,8 +77,7 @@ def _truncation(entry: Entry) -> sdk.EventFn | sdk.Inline:
 _CUT = """
 value = body.get(name)
 if type(value) is str:
-    if len(value) >= start:
-        body[name] = value[start:end]
+    body[name] = {text}
 elif type(value) is list or type(value) is dict:
     within(body, ((name, value),))
 """
