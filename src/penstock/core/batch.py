@@ -204,9 +204,11 @@ class Batch:
             held = [handles[i] for i in indices]
             for i in indices:
                 handles[i] = None
-        assert None not in held, "an event was released twice, or never had a handle"
+        released = 0
         for handle, count in _counted(held):
             handle.release(count, ok=ok)
+            released += count
+        assert released == len(held), "an event was released twice, or never had a handle"
 
     def release_all(self, *, ok: bool) -> None:
         """Every event that is still held here has ended."""

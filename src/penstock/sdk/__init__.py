@@ -28,6 +28,7 @@ from penstock.sdk.aws_options import AwsOptions
 from penstock.sdk.context import Context, SinkOptions
 from penstock.sdk.dead_letters import DeadLetter, DeadLetterQueue, DeadLetterWriter, metadata_told, read_metadata
 from penstock.sdk.example import Example
+from penstock.sdk.joined_items import JoinedItems, texts_of
 from penstock.sdk.notes import Around, Note, SinkUse, SourceUse
 from penstock.sdk.options import (
     ALWAYS,
@@ -104,6 +105,7 @@ __all__ = [
     "InputCodec",
     "Items",
     "JoinedHandle",
+    "JoinedItems",
     "Key",
     "Limits",
     "Load",
@@ -141,5 +143,6 @@ __all__ = [
     "encode",
     "metadata_told",
     "read_metadata",
+    "texts_of",
     "valid_format",
 ]

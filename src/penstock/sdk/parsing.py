@@ -150,7 +150,18 @@ def _compile(options: ParseOptions, read: Callable[[str], Body], depth: int, nor
             if not written:
                 give_back(body, source, text)
 
-    return parse
+    if depth or pick is not None or delete_source or options.destination is not None or source.top is None:
+        return parse
+    name, spread = source.top, compile_spread(overwrite=options.overwrite_if_destination_exists, normalize=normalize)
+
+    def parse_quickly(body: Body) -> None:
+        text = body.get(name)
+        if type(text) is str:
+            spread(body, read(text))
+        else:
+            parse(body)
+
+    return parse_quickly
 
 
 def _writer(options: ParseOptions, normalize: bool) -> Callable[[Body, Body], bool]:

@@ -148,10 +148,10 @@ class HoldingProcessor(Protocol):
 
 @dataclass(slots=True)
 class Items:
-    """What a sink made of a batch: parallel lists, one place per item."""
+    """What a sink made of a batch: parallel sequences, one place per item."""
 
-    data: list[bytes]
-    """The encoded bytes, kept for retries and dead letters."""
+    data: Sequence[bytes]
+    """The encoded bytes, kept for retries and dead letters: a list, or `JoinedItems` which cost less."""
     slots: Sequence[int]
     """Which event of the batch each item came from."""
     keys: list[Hashable] | None = None
@@ -197,8 +197,10 @@ class BulkSink(Sink, Protocol):
     def encode(self, batch: Batch) -> Items:
         """Items for the events of the batch; reads the bodies, never keeps or changes them."""
 
-    async def send(self, data: list[bytes]) -> Sequence[Failure]:
-        """Write the items; return those that were refused (`index` into `data`). Raises for the request as a whole:
+    async def send(self, data: Sequence[bytes]) -> Sequence[Failure]:
+        """Write the items; return those that were refused (`index` into `data`). `texts_of(data)` is what to join.
+
+        Raises for the request as a whole:
 
         `Unreachable` (no answer), `Transient` (429, 5xx, 401, 403 …), `Permanent` (with more than one item the
         request is split to find the bad one).

@@ -65,7 +65,7 @@ class MemoryBulkSink:
             keys = [body.get(self._key) for body in batch.bodies]
         return Items([encode(body) for body in batch.bodies], range(len(batch)), keys)
 
-    async def send(self, data: list[bytes]) -> Sequence[Failure]:
+    async def send(self, data: Sequence[bytes]) -> Sequence[Failure]:
         documents = [decode(item) for item in data]
         self.requests.append(documents)
         self.in_flight += 1

@@ -17,7 +17,7 @@ from penstock.runtime.deliver.pace import DRAIN_DELAY_S_MAX, Pace
 from penstock.runtime.deliver.parcels import Item, Parcel, Part, Piece, items_of, joined
 from penstock.runtime.deliver.send_queue import SendQueue
 from penstock.runtime.deliver.surroundings import SinkState, Surroundings, plain
-from penstock.sdk import BulkSink, DeadLetter, metadata_told
+from penstock.sdk import BulkSink, DeadLetter, metadata_told, texts_of
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +130,8 @@ class BulkDelivery:
 
     async def _send(self, parts: list[Part], count: int, dead: Dead) -> None:
         """Send and settle: every item of `parts` has ended, waits for its retry, or is in `dead` afterwards."""
-        data = parts[0].data if len(parts) == 1 and isinstance(parts[0], Piece) else joined(parts)
         try:
-            failures = await self._sink.send(data)
+            failures = await self._sink.send(joined(parts, count))
         except Unreachable as error:
             self._strike(error, reached=False)
             self._queue.put_back(parts)
@@ -204,10 +203,11 @@ class BulkDelivery:
                 left[offset] = parcel.data[offset]
             parcel.data = left
             return
+        items = parcel.items()
         places = list(compress(piece.places, arrived))
         self._end_written(parcel, [parcel.slots[place] for place in places])
         for place in places:
-            parcel.data[place] = b""
+            items[place] = b""
 
     def _have_arrived(self, parts: Sequence[Part]) -> None:
         """These were written, and with an item those that it replaced. A parcel hears of all its items at once."""
@@ -288,7 +288,7 @@ class BulkDelivery:
         """Give the room of the whole load back, as long as there is room for what is left of it."""
         if parcel.on_done is None or not parcel.is_bare or self._kept_bytes >= RETRY_BYTES_MAX:
             return
-        parcel.kept_bytes = sum(map(len, parcel.data))
+        parcel.kept_bytes = sum(map(len, texts_of(parcel.data)))
         self._kept_bytes += parcel.kept_bytes
         parcel.give_room()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from penstock.core.batch import Batch, Meta
-from penstock.sdk import Items
+from penstock.sdk import Items, JoinedItems, texts_of
 
 
 class Parcel:
@@ -29,9 +29,9 @@ class Parcel:
         self.batch = batch
         self.events = events
         """The events as they were, where a failure pipeline may want those that are refused."""
-        self.metas = batch.metas if any(batch.metas) else None
+        self.metas = batch.metas if batch.metas.count(None) < len(batch.metas) else None
         """Metadata of events that have some of their own: dead letters tell it."""
-        self.data = items.data
+        self.data: Sequence[bytes] = items.data
         self.slots = items.slots
         self.left = len(items.data) + len(items.rejected)
         first = batch.handles[0]
@@ -47,6 +47,12 @@ class Parcel:
     def is_bare(self) -> bool:
         """Whether what is left of it is bytes alone: nobody waits for its end, and no event is kept for another use."""
         return self.on_written is None and self.events is None
+
+    def items(self) -> list[bytes]:
+        """The items one by one, to be changed in place."""
+        if not isinstance(self.data, list):
+            self.data = list(self.data)
+        return self.data
 
     def give_room(self) -> None:
         """The room in the buffer is free again. Calling it twice is fine."""
@@ -139,7 +145,7 @@ class Piece:
         self.places = places
         self.attempts = attempts
         self.level = level
-        self.size_bytes = sum(map(len, self.data)) if size_bytes is None else size_bytes
+        self.size_bytes = sum(map(len, texts_of(self.data))) if size_bytes is None else size_bytes
 
     def __len__(self) -> int:
         return len(self.places)
@@ -149,7 +155,7 @@ class Piece:
         return len(self.places) == len(self.parcel.data)
 
     @property
-    def data(self) -> list[bytes]:
+    def data(self) -> Sequence[bytes]:
         data, places = self.parcel.data, self.places
         return data if len(places) == len(data) else [data[place] for place in places]
 
@@ -177,14 +183,25 @@ class Piece:
 Part = Piece | Item
 
 
-def joined(parts: Sequence[Part]) -> list[bytes]:
-    data: list[bytes] = []
+def joined(parts: Sequence[Part], count: int) -> JoinedItems:
+    """The `count` items of one request."""
+    texts: list[bytes] = []
     for part in parts:
         if isinstance(part, Item):
-            data.append(part.data)
+            texts.append(part.data)
         else:
-            data += part.data
-    return data
+            texts += texts_of(part.data)
+
+    def take_apart() -> list[bytes]:
+        data: list[bytes] = []
+        for part in parts:
+            if isinstance(part, Item):
+                data.append(part.data)
+            else:
+                data += part.data
+        return data
+
+    return JoinedItems(texts, count, take_apart)
 
 
 def items_of(parts: Sequence[Part]) -> list[Item]:

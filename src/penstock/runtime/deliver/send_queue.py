@@ -8,6 +8,9 @@ from collections.abc import Callable, Hashable, Sequence
 from penstock.runtime.deliver.parcels import Item, Parcel, Part, Piece
 from penstock.sdk import Limits
 
+NEARLY_FULL = 8
+"""A request with less than this part of its room left is not filled up: to cut off items they must be taken apart."""
+
 
 class SendQueue:
     """Parts of parcels in the order in which they are to be sent.
@@ -84,7 +87,9 @@ class SendQueue:
             if self._withdraw(part):
                 continue
             if not ((part.size_bytes <= room or (not count and len(part) == 1)) and count + len(part) <= count_max):
-                taken = None if isinstance(part, Item) else _first_of(part, room, count_max - count, at_least=not count)
+                if isinstance(part, Item) or (count and room < limits.request_bytes_max // NEARLY_FULL):
+                    break
+                taken = _first_of(part, room, count_max - count, at_least=not count)
                 if taken is None:
                     break
                 if not len(part):

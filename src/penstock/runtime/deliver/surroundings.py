@@ -180,8 +180,10 @@ class Surroundings:
         """Call the result when the batch has arrived: records how long it took."""
         clock = self.ctx.clock
         received = batch.peek(0).received_ms if len(batch) else 0
-        metas = batch.metas if any(batch.metas) else ()
-        origination = [m.origination_ms for m in metas if m is not None and m.origination_ms is not None]
+        metas = batch.metas
+        origination: Sequence[int] = ()
+        if metas.count(None) < len(metas):
+            origination = [m.origination_ms for m in metas if m is not None and m.origination_ms is not None]
         count = len(batch)
 
         def arrived() -> None:

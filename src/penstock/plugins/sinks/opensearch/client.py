@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -131,17 +131,18 @@ class Cluster:
             else:
                 return Reply(reply.status, reply.body, self._retry_after_s(reply.headers))
 
-    async def bulk(self, data: list[bytes], *, require_alias: bool = False) -> Reply:
+    async def bulk(self, data: Sequence[bytes], *, require_alias: bool = False) -> Reply:
         """Send the operations as one request. Raises `Unreachable`."""
-        plain_bytes = sum(map(len, data))
+        texts = sdk.texts_of(data)
+        plain_bytes = sum(map(len, texts))
         if not self._compresses:
-            headers, body = _BULK, b"".join(data)
+            headers, body = _BULK, b"".join(texts)
         else:
             headers = _BULK_GZIP
             if plain_bytes > _THREAD_BYTES:
-                body = await asyncio.to_thread(gzip_joined, data, plain_bytes)
+                body = await asyncio.to_thread(gzip_joined, texts, plain_bytes)
             else:
-                body = gzip_joined(data, plain_bytes)
+                body = gzip_joined(texts, plain_bytes)
         path = "/_bulk"
         if self._config.is_es6:  # needs a document type, and takes it from the path
             path = f"/{quote(_index_of(data[0]), safe='')}/_doc/_bulk"

@@ -87,11 +87,16 @@ class Documents:
         assert self._static_action is not None
         line = self._line(self._static_action, name) + b"}}\n"
         bodies = batch.bodies
+        if not bodies:
+            return sdk.Items([], [])
         if self._rest_batches == 0:
             try:
-                return sdk.Items([line + _dumps(body, None, _NEWLINE) for body in bodies], range(len(bodies)))
+                text = line + (b"\n" + line).join(map(_dumps, bodies)) + b"\n"
             except TypeError:
                 self._rest_batches = PLAIN_RETRY_BATCHES
+            else:
+                count = len(bodies)
+                return sdk.Items(sdk.JoinedItems.of_lines(text, count, 2), range(count))
         self._rest_batches -= 1
         data: list[bytes] = []
         slots: list[int] = []

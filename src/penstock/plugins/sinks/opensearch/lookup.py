@@ -7,7 +7,7 @@ again every 20 s, as a server shows documents late, and written once `query_dura
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -68,7 +68,7 @@ class Lookup:
             if wanted:
                 self._add(data)
 
-    def answer_is_unknown(self, data: list[bytes]) -> None:
+    def answer_is_unknown(self, data: Sequence[bytes]) -> None:
         """A request failed in a way that may hide a success: search for its documents before they are sent again."""
         if self._options.query_on_bulk_errors:
             for item in data:
@@ -87,7 +87,7 @@ class Lookup:
         self._since[id(item)] = (item, self._now())
         self._added.add()
 
-    async def sort_out(self, data: list[bytes]) -> tuple[list[bytes], list[int], list[sdk.Failure]]:
+    async def sort_out(self, data: Sequence[bytes]) -> tuple[Sequence[bytes], list[int], list[sdk.Failure]]:
         """What is to be written now with its places, and what has to wait. The rest is there already.
 
         Raises `Transient` when the server cannot be asked.
@@ -120,7 +120,7 @@ class Lookup:
                 held.append(sdk.Failure(place, reason, retryable=True, retry_after_s=INTERVAL_S, counts=False))
         return kept, places, held
 
-    async def _search(self, data: list[bytes], asked: list[int]) -> tuple[set[int], set[int]]:
+    async def _search(self, data: Sequence[bytes], asked: list[int]) -> tuple[set[int], set[int]]:
         """Places whose documents are there, and places that were too many to be asked for this time."""
         wanted: dict[str, dict[Any, list[int]]] = {}
         for place in asked[: self._options.async_limit]:

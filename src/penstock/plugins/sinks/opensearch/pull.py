@@ -81,7 +81,7 @@ class PullSink(OpenSearchSink):
         await asyncio.to_thread(self._kafka.close)
         await super().stop()
 
-    async def send(self, data: list[bytes]) -> Sequence[sdk.Failure]:
+    async def send(self, data: Sequence[bytes]) -> Sequence[sdk.Failure]:
         if self._topic is None:
             raise sdk.Unreachable("the sink is not started")
         messages = [message_of(item, self._topic) for item in data]

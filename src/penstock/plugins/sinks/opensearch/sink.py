@@ -119,7 +119,7 @@ class OpenSearchSink:
             self._lookup.watch(batch, items)
         return items
 
-    async def send(self, data: list[bytes]) -> Sequence[sdk.Failure]:
+    async def send(self, data: Sequence[bytes]) -> Sequence[sdk.Failure]:
         if self._lookup is None or self._lookup.idle:
             return await self._send(data)
         wanted, places, held = await self._lookup.sort_out(data)
@@ -128,7 +128,7 @@ class OpenSearchSink:
         failures = await self._send(wanted)
         return [failure.at(places[failure.index]) for failure in failures] + held
 
-    async def _send(self, data: list[bytes]) -> Sequence[sdk.Failure]:
+    async def _send(self, data: Sequence[bytes]) -> Sequence[sdk.Failure]:
         targets = self.targets
         unready = await self._prepare() if targets.waiting else {}
         if not (unready or targets.refused or targets.late_streams):
@@ -141,7 +141,7 @@ class OpenSearchSink:
         failures = await self._write(ready)
         return [failure.at(places[failure.index]) for failure in failures] + held
 
-    async def _write(self, data: list[bytes]) -> list[sdk.Failure]:
+    async def _write(self, data: Sequence[bytes]) -> list[sdk.Failure]:
         return self._judge(data, await self._bulk(data))
 
     def dead_letter(self, data: bytes) -> dict[str, Any]:
@@ -204,7 +204,9 @@ class OpenSearchSink:
                         self.targets.late_streams = True
             return {name: reason for name, (reason, _) in self._unready.items() if name in self.targets.waiting}
 
-    def _sort_out(self, data: list[bytes], unready: dict[str, str]) -> tuple[list[bytes], list[int], list[sdk.Failure]]:
+    def _sort_out(
+        self, data: Sequence[bytes], unready: dict[str, str]
+    ) -> tuple[list[bytes], list[int], list[sdk.Failure]]:
         """Keep back the items whose index is not ready; adapt those that turned out to be for a data stream."""
         kept: list[bytes] = []
         places: list[int] = []
@@ -230,7 +232,7 @@ class OpenSearchSink:
                 places.append(place)
         return kept, places, held
 
-    async def _bulk(self, data: list[bytes]) -> dict[int, Answer]:
+    async def _bulk(self, data: Sequence[bytes]) -> dict[int, Answer]:
         """Send one request. What the server said of the items that were not simply written, by their places."""
         begin = self._now()
         meters = self._meters
@@ -278,7 +280,7 @@ class OpenSearchSink:
             text += " (the answer to POST /_bulk: are hosts, path_prefix and proxy right?)"
         raise sdk.Transient(text, retry_after_s=retry_after_s)
 
-    def _judge(self, data: list[bytes], answers: dict[int, Answer]) -> list[sdk.Failure]:
+    def _judge(self, data: Sequence[bytes], answers: dict[int, Answer]) -> list[sdk.Failure]:
         meters = self._meters
         known: set[int] = set()
         if self._sent_before:

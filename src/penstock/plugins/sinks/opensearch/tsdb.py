@@ -64,7 +64,7 @@ class TsdbSink(OpenSearchSink):
                 slots.append(slot)
         return sdk.Items(data, slots, None, rejected)
 
-    async def send(self, data: list[bytes]) -> Sequence[sdk.Failure]:
+    async def send(self, data: Sequence[bytes]) -> Sequence[sdk.Failure]:
         events = [self._samples(item) for item in data]
         places = [place for place, samples in enumerate(events) for _ in samples.left]
         operations = [operation for samples in events for operation in samples.left]
