@@ -56,6 +56,8 @@ class Case:
     event: Callable[[int], dict[str, Any]] = plain
     floor: Callable[[], floors.Floor] | None = None
     """Makes the floor: it may keep something from batch to batch, as the processor does."""
+    bare: Callable[[], floors.Floor] | None = None
+    """Makes the bare loop beside a processor whose budget is `SIMPLE_US`: it tells how fast the machine is just now."""
     build: Callable[[str, Mapping[str, Any]], BatchFn] = build_processor
 
     @property
@@ -165,8 +167,8 @@ CASES = [
         event=lambda number: {"user": f"u{number % 1000}", "took": number, "path": f"/a/{number}"},
         floor=floors.FirstOfGroup,
     ),
-    Case("convert_type", {"key": "bytes", "type": "integer"}),
-    Case("copy_values", {"entries": [{"from_key": "status", "to_key": "copy"}]}),
+    Case("convert_type", {"key": "bytes", "type": "integer"}, bare=_same(floors.convert_type)),
+    Case("copy_values", {"entries": [{"from_key": "status", "to_key": "copy"}]}, bare=_same(floors.copy_values)),
     Case(
         "csv",
         {"column_names": ["time", "level", "took", "text"]},
@@ -240,7 +242,7 @@ CASES = [
         event=nested,
         floor=_same(floors.list_to_map),
     ),
-    Case("lowercase_string", {"with_keys": ["agent"]}),
+    Case("lowercase_string", {"with_keys": ["agent"]}, bare=_same(floors.lowercase_string)),
     Case(
         "map_to_list",
         {"source": "user", "target": "list"},
@@ -286,8 +288,10 @@ CASES = [
     ),
     Case("python", {"module": "bench.floors", "function": "mark"}, floor=_same(floors.call_function)),
     Case("rate_limiter", {"events_per_second": 1_000_000_000}),
-    Case("rename_keys", {"entries": [{"from_key": "status", "to_key": "code"}]}),
-    Case("replace_string", {"entries": [{"source": "path", "from": "/", "to": "-"}]}),
+    Case("rename_keys", {"entries": [{"from_key": "status", "to_key": "code"}]}, bare=_same(floors.rename_keys)),
+    Case(
+        "replace_string", {"entries": [{"source": "path", "from": "/", "to": "-"}]}, bare=_same(floors.replace_string)
+    ),
     Case("select_entries", {"include_keys": ["status", "bytes", "path"]}, floor=_same(floors.select_entries)),
     Case("split_event", {"field": "agent", "delimiter": ","}, "one part"),
     Case("split_event", {"field": "path", "delimiter": "/"}, "three parts", floor=_same(floors.split_event)),
@@ -298,10 +302,14 @@ CASES = [
         {"entries": [{"source": "path", "from": "/+", "to": "-"}]},
         floor=_same(floors.substitute_string),
     ),
-    Case("translate", {"mappings": [{"source": "status", "targets": [{"target": "kind", "map": {"200": "ok"}}]}]}),
-    Case("trim_string", {"with_keys": ["agent"]}),
-    Case("truncate", {"entries": [{"source_keys": ["path"], "length": 3}]}),
-    Case("uppercase_string", {"with_keys": ["agent"]}),
+    Case(
+        "translate",
+        {"mappings": [{"source": "status", "targets": [{"target": "kind", "map": {"200": "ok"}}]}]},
+        bare=_same(floors.translate),
+    ),
+    Case("trim_string", {"with_keys": ["agent"]}, bare=_same(floors.trim_string)),
+    Case("truncate", {"entries": [{"source_keys": ["path"], "length": 3}]}, bare=_same(floors.truncate)),
+    Case("uppercase_string", {"with_keys": ["agent"]}, bare=_same(floors.uppercase_string)),
     Case(
         "user_agent",
         {"source": "agent"},

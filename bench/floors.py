@@ -92,6 +92,19 @@ class FirstOfGroup:
         bodies[:] = [bodies[place] for place in first]
 
 
+def convert_type(bodies: Bodies) -> None:
+    for body in bodies:
+        text = body.get("bytes")
+        if type(text) is str and text.isdecimal():
+            body["bytes"] = int(text)
+
+
+def copy_values(bodies: Bodies) -> None:
+    for body in bodies:
+        if "status" in body and "copy" not in body:
+            body["copy"] = body["status"]
+
+
 def csv(bodies: Bodies) -> None:
     names = ("time", "level", "took", "text")
     for body in bodies:
@@ -279,6 +292,13 @@ def list_to_map(bodies: Bodies) -> None:
         body["map"] = {item["k"]: item["v"] for item in body["list"]}
 
 
+def lowercase_string(bodies: Bodies) -> None:
+    for body in bodies:
+        text = body.get("agent")
+        if type(text) is str:
+            body["agent"] = text.lower()
+
+
 def map_to_list(bodies: Bodies) -> None:
     for body in bodies:
         body["list"] = [{"key": name, "value": value} for name, value in body["user"].items()]
@@ -339,7 +359,10 @@ def mark(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def call_function(bodies: Bodies) -> None:
-    """The function on a copy, so that an event for which it fails stays as it was; its result has to be plain."""
+    """The function on a copy, so that an event for which it fails stays as it was.
+
+    Its result has to be plain, and is copied too: the function may keep what it returned, or return it again.
+    """
     plain = {str, int, float, bool, type(None)}
     for place, body in enumerate(bodies):
         try:
@@ -347,11 +370,24 @@ def call_function(bodies: Bodies) -> None:
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             continue
         assert type(result) is dict
-        for value in result.values():
-            if type(value) not in plain:
+        for name, value in result.items():
+            if type(value) not in plain or type(name) is not str:
                 break
         else:
-            bodies[place] = result
+            bodies[place] = {**result}
+
+
+def rename_keys(bodies: Bodies) -> None:
+    for body in bodies:
+        if "status" in body and "code" not in body:
+            body["code"] = body.pop("status")
+
+
+def replace_string(bodies: Bodies) -> None:
+    for body in bodies:
+        text = body.get("path")
+        if type(text) is str:
+            body["path"] = text.replace("/", "-")
 
 
 def select_entries(bodies: Bodies) -> None:
@@ -390,6 +426,43 @@ def substitute_string(bodies: Bodies) -> None:
     replace = _SLASHES.sub
     for body in bodies:
         body["path"] = replace("-", body["path"])
+
+
+_KINDS: dict[int | str, str] = {200: "ok", "200": "ok"}
+
+
+def translate(bodies: Bodies) -> None:
+    for body in bodies:
+        code = body.get("status")
+        if type(code) is int or type(code) is str:
+            kind = _KINDS.get(code)
+            if kind is not None:
+                body["kind"] = kind
+
+
+_BLANKS = "".join(map(chr, range(0x21)))
+"""What counts as blank at the ends of a text; `strip` alone would leave control characters and take wide blanks."""
+
+
+def trim_string(bodies: Bodies) -> None:
+    for body in bodies:
+        text = body.get("agent")
+        if type(text) is str:
+            body["agent"] = text.strip(_BLANKS)
+
+
+def truncate(bodies: Bodies) -> None:
+    for body in bodies:
+        text = body.get("path")
+        if type(text) is str:
+            body["path"] = text[:3]
+
+
+def uppercase_string(bodies: Bodies) -> None:
+    for body in bodies:
+        text = body.get("agent")
+        if type(text) is str:
+            body["agent"] = text.upper()
 
 
 def user_agent(bodies: Bodies) -> None:

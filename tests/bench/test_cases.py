@@ -39,8 +39,9 @@ def test_a_row_measures_work_that_succeeds_and_a_floor_does_the_same(case: Case)
     if getattr(run, "holds_events", False):
         after = after + run.drain().bodies
     assert (after == before) == (case.title in LEFT_ALONE)
-    if case.floor is not None:
-        floor, expected = case.floor(), before
+    make_floor = case.floor or case.bare
+    if make_floor is not None:
+        floor, expected = make_floor(), before
         floor(expected)
         assert after == [*expected, *getattr(floor, "drain", list)()]
 

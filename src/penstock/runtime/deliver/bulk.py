@@ -196,6 +196,8 @@ class BulkDelivery:
         arrived = bytearray(b"\1") * len(piece)
         for offset in refused:
             arrived[offset] = 0
+        if piece.keys is not None:
+            self._queue.are_free(list(compress(piece.keys, arrived)))
         if piece.is_whole:
             self._end_written(parcel, list(compress(parcel.slots, arrived)))
             left = [b""] * len(piece)
@@ -215,6 +217,8 @@ class BulkDelivery:
         for part in parts:
             if isinstance(part, Piece):
                 self._end_written(part.parcel, part.slots)
+                if part.keys is not None:
+                    self._queue.are_free(part.keys)
                 continue
             replaced, part.replaced = part.replaced, None
             for item in (*(replaced or ()), part):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from penstock.core.batch import Batch, Meta
 from penstock.sdk import Items, JoinedItems, texts_of
@@ -134,15 +135,22 @@ class Item:
 
 
 class Piece:
-    """Items of a parcel that have no keys, all of one history."""
+    """Items of a parcel, all of one history. They have no keys, or each is the only one of its key on the way."""
 
-    __slots__ = ("attempts", "level", "parcel", "places", "size_bytes")
+    __slots__ = ("attempts", "keys", "level", "parcel", "places", "size_bytes")
 
     def __init__(
-        self, parcel: Parcel, places: Sequence[int], attempts: int = 0, level: int = 0, size_bytes: int | None = None
+        self,
+        parcel: Parcel,
+        places: Sequence[int],
+        keys: Sequence[Hashable] | None = None,
+        attempts: int = 0,
+        level: int = 0,
+        size_bytes: int | None = None,
     ) -> None:
         self.parcel = parcel
         self.places = places
+        self.keys = keys
         self.attempts = attempts
         self.level = level
         self.size_bytes = sum(map(len, texts_of(self.data))) if size_bytes is None else size_bytes
@@ -167,17 +175,25 @@ class Piece:
     def pick(self, offsets: Sequence[int]) -> Piece:
         """Those of its items, with the same history."""
         places = offsets if self.is_whole else [self.places[offset] for offset in offsets]
-        return Piece(self.parcel, places, self.attempts, self.level)
+        keys = None if self.keys is None else [self.keys[offset] for offset in offsets]
+        return Piece(self.parcel, places, keys, self.attempts, self.level)
 
     def cut(self, count: int, size_bytes: int) -> Piece:
         """Take out its first items, which are so large together."""
-        first = Piece(self.parcel, self.places[:count], self.attempts, self.level, size_bytes)
+        keys = None
+        if self.keys is not None:
+            keys, self.keys = self.keys[:count], self.keys[count:]
+        first = Piece(self.parcel, self.places[:count], keys, self.attempts, self.level, size_bytes)
         self.places = self.places[count:]
         self.size_bytes -= size_bytes
         return first
 
     def items(self) -> list[Item]:
-        return [Item(self.parcel, place, None, self.attempts, self.level) for place in self.places]
+        keys = repeat(None) if self.keys is None else self.keys
+        return [
+            Item(self.parcel, place, key, self.attempts, self.level)
+            for place, key in zip(self.places, keys, strict=False)
+        ]
 
 
 Part = Piece | Item

@@ -30,7 +30,7 @@ class SendQueue:
         self._on_superseded = on_superseded
         self._on_withdrawn = on_withdrawn
         self._parts: deque[Part] = deque()
-        self._waiting: dict[Hashable, deque[Item]] = {}
+        self._waiting: dict[Hashable, deque[Item] | None] = {}
         """Line behind each key that is queued, in flight or about to be retried; the first of a key is not in it."""
         self.size_bytes = 0
         """Of what may be sent now; lines behind keys do not count."""
@@ -39,23 +39,31 @@ class SendQueue:
         return bool(self._parts)
 
     def put_parcel(self, parcel: Parcel, keys: Sequence[Hashable | None] | None) -> None:
+        places = range(len(parcel.data))
         if keys is None:
-            self._append(Piece(parcel, range(len(parcel.data))))
-        else:
-            for place, key in enumerate(keys):
-                self.put(Item(parcel, place, key))
+            self._append(Piece(parcel, places))
+            return
+        distinct = dict.fromkeys(keys)
+        if len(distinct) == len(keys) and None not in distinct and distinct.keys().isdisjoint(self._waiting):
+            self._waiting |= distinct  # the usual case: nobody has to wait for anybody
+            self._append(Piece(parcel, places, keys))
+            return
+        for place, key in enumerate(keys):
+            self.put(Item(parcel, place, key))
 
     def put(self, item: Item) -> None:
         """At the end, or into the line of its key."""
         if item.key is not None:
-            line = self._waiting.get(item.key)
-            if line is not None:
+            if item.key in self._waiting:
+                line = self._waiting[item.key]
+                if line is None:
+                    line = self._waiting[item.key] = deque()
                 if line and self._supersedes is not None and self._supersedes(item.data, line[-1].data):
                     item.replace(line.pop())
                     self._on_superseded()
                 line.append(item)
                 return
-            self._waiting[item.key] = deque()
+            self._waiting[item.key] = None
         self._append(item)
 
     def put_back(self, parts: Sequence[Part]) -> None:
@@ -68,13 +76,19 @@ class SendQueue:
         if item.key is None:
             return
         earlier = item.give_back()
-        line = self._waiting[item.key]
         if earlier is not None:
             self.put_back([earlier])
-        elif line:
-            self._append(line.popleft())
         else:
-            del self._waiting[item.key]
+            self.are_free((item.key,))
+
+    def are_free(self, keys: Sequence[Hashable]) -> None:
+        """What was sent of each of the keys has ended: the next may go."""
+        waiting = self._waiting
+        for key in keys:
+            line = waiting.pop(key)
+            if line:
+                self._append(line.popleft())
+                waiting[key] = line
 
     def take(self, limits: Limits) -> tuple[list[Part], int]:
         """The parts of one request and the number of their items: as much as fits, one item at least."""
