@@ -22,6 +22,8 @@ Bodies = list[dict[str, Any]]
 
 SIMPLE_US = 0.4
 """Budget of a processor that changes a value or two."""
+BARE_FACTOR = 1.5
+"""Its budget on a slow machine, in multiples of the bare loop beside it: some of those take longer by themselves."""
 FLOOR_FACTOR = 2.0
 """Budget of every other one, in multiples of its floor."""
 

@@ -8,7 +8,7 @@ import time
 
 import orjson
 
-from bench.cases import CASES, CHAIN, CHAIN_US, FLOOR_FACTOR, SIMPLE_US, Case, plain
+from bench.cases import BARE_FACTOR, CASES, CHAIN, CHAIN_US, FLOOR_FACTOR, SIMPLE_US, Case, plain
 from bench.floors import Floor
 from penstock.core.batch import Batch
 from penstock.core.handle import Handle
@@ -83,7 +83,13 @@ def _row(case: Case, events: int, rounds: int) -> Measured:
     cost, least = min(costs), min(floors)
     told = {"us": round(cost, 3), "floor_us": round(least, 3)}
     if case.floor is None:
-        return case.title, cost, "us/event", SIMPLE_US, {**told, "x_floor": round(cost / least, 2)}
+        return (
+            case.title,
+            cost,
+            "us/event",
+            round(max(SIMPLE_US, BARE_FACTOR * least), 2),
+            {**told, "x_floor": round(cost / least, 2)},
+        )
     return case.title, cost / least, "x floor", FLOOR_FACTOR, told
 
 
