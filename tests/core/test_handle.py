@@ -80,6 +80,22 @@ def test_an_event_cannot_be_joined_twice():
         batch.join([0], joined)
 
 
+def test_events_of_a_batch_join_different_results():
+    source = Source([3, 1])
+    first, second = JoinedHandle(), JoinedHandle()
+    batch = concat(source.batches)
+    assert batch.join_each([0, 1, 2, 3], [first, second, first, first]) == [True, True, False, True]
+    assert (first.parts, second.parts) == (2, 1)
+    result_of(first).release_all(ok=True)
+    assert source.heard == [[], [True]]
+    with pytest.raises(AssertionError, match="joined twice"):
+        batch.join_each([0], [second])
+    with pytest.raises(AssertionError, match="has ended"):
+        source.batches[0].join_each([0], [first])
+    result_of(second).release_all(ok=False)
+    assert source.heard == [[False], [True]]
+
+
 def test_an_expired_part_does_not_hear_again():
     source = Source([2])
     joined = JoinedHandle()
