@@ -46,6 +46,7 @@ CONFIGS = {
         "entries": [{"from_key": at("from"), "to_key": at("to"), "overwrite_if_to_key_exists": True}]
     },
     "delete_entries": lambda at: {"with_keys": [at("from"), at("to")]},
+    "detect_format": lambda at: {"source": at("from"), "target_key": at("to")},
     "filter_list": lambda at: {
         "iterate_on": at("from"),
         "target": at("to"),

@@ -46,13 +46,16 @@ class Config(sdk.PluginConfig):
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
     get, target, attribute = config.source.get, config.target_key, config.target_metadata_key
-    pair_tests = _pair_tests(config)
+    delimiter, pair_tests = config.key_value_delimiter, _pair_tests(config)
+
+    def format_of(text: str) -> str | None:
+        return _format(text.strip(JAVA_BLANKS), delimiter, pair_tests)
 
     def detect(batch: sdk.Batch, index: int) -> None:
         text = get(batch.bodies[index])
         if type(text) is not str:
             return
-        found = _format(text.strip(JAVA_BLANKS), pair_tests)
+        found = format_of(text)
         if found is None:
             return
         if target is not None:
@@ -60,10 +63,22 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
         if attribute is not None:
             batch.meta(index).attributes[attribute] = found
 
+    if config.source.top is not None and target is not None and target.top is not None and attribute is None:
+        quick = sdk.Inline(_DETECT, source=config.source.top, target=target.top, format_of=format_of)
+        return each_limited(quick, when=config.detect_when, fail=ctx.failure())
     return each_limited(detect, when=config.detect_when, fail=ctx.failure())
 
 
-def _format(text: str, pair_tests: list[_HasPairs]) -> str | None:
+_DETECT = """
+value = body.get(source)
+if type(value) is str:
+    found = format_of(value)
+    if found is not None:
+        body[target] = found
+"""
+
+
+def _format(text: str, delimiter: str, pair_tests: list[_HasPairs]) -> str | None:
     if text.startswith("{") and text.endswith("}"):
         return "json"
     if text.startswith("<?xml") or (text.startswith("<") and text.endswith(">")):
@@ -74,6 +89,8 @@ def _format(text: str, pair_tests: list[_HasPairs]) -> str | None:
         if commas[1:].count(commas[0]) >= len(lines) // 2:
             return "csv"
         text = lines[0]
+    if delimiter not in text:
+        return None
     for has_pairs in pair_tests:
         if has_pairs(text):
             return "keyvalue"
