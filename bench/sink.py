@@ -24,12 +24,13 @@ from penstock.core.handle import Handle
 from penstock.lib.http_client import HttpClient, Reply
 from penstock.plugins.sinks import opensearch
 from penstock.runtime.deliver import BulkDelivery, Surroundings
-from penstock.sdk import Context, Failure, Items
+from penstock.runtime.pipeline import CHUNK_EVENTS_MAX
+from penstock.sdk import Context, Failure, Items, JoinedItems
 from penstock.testing.fakes import MemoryDeadLetters
 
 EVENTS = 64_000
 PER_LOAD = 1000
-PER_BATCH = 128
+PER_BATCH = CHUNK_EVENTS_MAX
 IN_FLIGHT_MAX = 12_800
 """What the default buffer lets in."""
 ROUNDS = 9
@@ -39,9 +40,9 @@ ACTION = b'{"index":{"_index":"logs"}}\n'
 class _Encoded:
     """The sink with its items made beforehand."""
 
-    def __init__(self, sink: Any, items: list[list[bytes]]) -> None:
+    def __init__(self, sink: Any, texts: list[bytes]) -> None:
         self._sink = sink
-        self._items = iter(items)
+        self._texts = iter(texts)
         self.dead_letter = sink.dead_letter
 
     @property
@@ -49,9 +50,9 @@ class _Encoded:
         return self._sink.limits
 
     def encode(self, batch: Batch) -> Items:
-        return Items(next(self._items), range(len(batch)))
+        return Items(JoinedItems.of_lines(next(self._texts), len(batch), 2), range(len(batch)))
 
-    async def send(self, data: list[bytes]) -> Sequence[Failure]:
+    async def send(self, data: Sequence[bytes]) -> Sequence[Failure]:
         found: Sequence[Failure] = await self._sink.send(data)
         return found
 
@@ -83,7 +84,9 @@ def sink_rows() -> list[tuple[str, float, dict[str, float]]]:
 
 async def _both(url: str, events: list[dict[str, Any]]) -> list[tuple[str, float, dict[str, float]]]:
     encoded = [
-        [ACTION + orjson.dumps(event, None, orjson.OPT_APPEND_NEWLINE) for event in load[start : start + PER_BATCH]]
+        b"".join(
+            [ACTION + orjson.dumps(event, None, orjson.OPT_APPEND_NEWLINE) for event in load[start : start + PER_BATCH]]
+        )
         for load in (events[begin : begin + PER_LOAD] for begin in range(0, len(events), PER_LOAD))
         for start in range(0, PER_LOAD, PER_BATCH)
     ]
@@ -101,7 +104,7 @@ async def _both(url: str, events: list[dict[str, Any]]) -> list[tuple[str, float
 
 
 async def _through_the_sink(
-    url: str, events: list[dict[str, Any]], encoded: list[list[bytes]] | None
+    url: str, events: list[dict[str, Any]], encoded: list[bytes] | None
 ) -> tuple[float, list[tuple[str, bytes, Any]]]:
     """CPU seconds of the delivery, and the requests it has made."""
     options = {"hosts": [url], "index": "logs", "index_type": "management_disabled"}
@@ -111,7 +114,7 @@ async def _through_the_sink(
     recorder = _Recorder(sink._cluster._http)
     sink._cluster._http = recorder
     delivery = BulkDelivery(
-        sink if encoded is None else _Encoded(sink, [list(items) for items in encoded]),  # type: ignore[arg-type]
+        sink if encoded is None else _Encoded(sink, encoded),  # type: ignore[arg-type]
         Surroundings(ctx, MemoryDeadLetters()),
     )
     room = asyncio.Semaphore(IN_FLIGHT_MAX // PER_LOAD)
