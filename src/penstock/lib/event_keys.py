@@ -37,14 +37,15 @@ def event_key(text: str) -> Key:
 
 
 def give_back(body: Body, key: Key, value: Any) -> None:
-    """Undo a `take` or `delete` of what was under `key`, while its parent is still there.
+    """Undo a `take` or `delete` of what was under `key`, while its parent is still there. A list kept its element.
 
     Unlike `put` it also takes names that are numbers, which some other component may have written.
     """
     node: Any = body
     for part in key.parts[:-1]:
         node = node[int(part) if type(node) is list else part]
-    node[key.parts[-1]] = value
+    if type(node) is not list:
+        node[key.parts[-1]] = value
 
 
 def compile_key(text: str) -> Callable[[Body, Meta], Key]:

@@ -69,6 +69,24 @@ def test_what_is_refused_is_tagged(text):
     assert result.tags == ["bad"]
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "after", "tags"),
+    [
+        ('<r a="1">t</r>', {}, {"a": "1"}, []),
+        ("<r>t<a>1</a>u<b/></r>", {}, {"a": "1", "b": ""}, []),
+        ('<r a="1"><i b="2">t</i></r>', {}, {"a": "1", "i": {"b": "2", "": "t"}}, []),
+        ("<r>t</r>", {}, {}, ["bad"]),
+        ('<r a="1">t</r>', {"delete_source": True}, {}, ["bad"]),
+        ('<r a="1">t</r>', {"delete_source": True, "destination": "x"}, {"x": {"a": "1", "": "t"}}, []),
+    ],
+)
+def test_text_of_the_root_has_no_name_at_the_top(text, options, after, tags):
+    (result,) = run_processor("parse_xml", {"tags_on_failure": ["bad"], **options}, [{"message": text}])
+    kept = {} if options.get("delete_source") and not tags else {"message": text}
+    assert result.body == {**kept, **after}
+    assert result.tags == tags
+
+
 def test_failures_are_counted_by_kind():
     registry = Registry()
     run = parse_xml.build(parse_xml.Config(), Context("p", "parse_xml", registry=registry))

@@ -1,7 +1,7 @@
 """Moving values: what the examples do not say."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock.core.errors import ConfigError
@@ -34,6 +34,17 @@ def test_a_name_that_is_a_number_is_not_lost():
     event = {"a": {"0": 1}, "b": "text"}
     assert renamed([event], "a/0", "b/c") == [event]
     assert renamed([event], "a/0", "c") == [{"a": {}, "b": "text", "c": 1}]
+
+
+def test_an_element_of_a_list_is_copied():
+    event = {"a": [{"b": 1}, 2]}
+    assert renamed([event], "/a/0", "c") == [{"a": [{"b": 1}, 2], "c": {"b": 1}}]
+    assert renamed([event], "a/2", "c") == [event]
+    assert renamed([event], "a/0", "a/1/c") == [event]
+    assert renamed([event], "a/0", "a/0/c") == [{"a": [{"b": 1, "c": {"b": 1}}, 2]}]
+    assert renamed([event], "a/0", "a", overwrite_if_to_key_exists=True) == [{"a": {"b": 1}}]
+    (result,) = renamed([event], "a/0", "c")
+    assert result["a"][0] is not result["c"]
 
 
 def test_without_overwriting_only_the_first_match_is_renamed():
@@ -87,6 +98,7 @@ def test_a_move_loses_nothing(run_unharmed, before, source, target, overwrite):
             assert sorted(leaves(one)) == sorted(leaves(other))
 
 
+@example([{"b": None, "a": [None]}], "[a-b]", "a/0", True)
 @given(events, st.sampled_from(["a", "[a-b]", ".*"]), keys, st.booleans())
 def test_any_event_survives_a_regular_expression(run_unharmed, before, expression, target, overwrite):
     entry = {"from_key_regex": expression, "to_key": target, "overwrite_if_to_key_exists": overwrite}

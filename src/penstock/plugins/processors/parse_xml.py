@@ -29,7 +29,16 @@ class Config(ParseOptions):
 
 
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
-    return parse_processor(config, ctx, read_xml)
+    keeps_all = config.destination is not None or config.delete_source
+    return parse_processor(config, ctx, read_xml if keeps_all else _read_for_the_top)
+
+
+def _read_for_the_top(text: str) -> sdk.Body:
+    """The members of the root element that have a name. Its text is still in the source; alone it is a failure."""
+    members = read_xml(text)
+    if len(members) > 1:
+        members.pop(_TEXT_NAME, None)
+    return members
 
 
 def read_xml(text: str) -> sdk.Body:

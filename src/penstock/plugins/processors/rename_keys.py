@@ -15,7 +15,7 @@ TransformKey = Literal["none", "lowercase", "uppercase", "capitalize"]
 
 class Entry(sdk.PluginConfig):
     from_key: sdk.Key | None = None
-    """Key of the value to move. Events without it are left alone."""
+    """Key of the value to move. Events without it are left alone; an element of a list is copied and stays."""
     from_key_regex: str | None = None
     """Regular expression; top-level names that match it as a whole are renamed. Without overwriting only the first."""
     to_key: sdk.Key
@@ -85,7 +85,7 @@ def _mover(source: Key, target: Key, *, overwrite: bool) -> sdk.EventFn | sdk.In
     if source.top is not None and target.top is not None:
         may = "source in body" if overwrite else "source in body and target not in body"
         return sdk.Inline(f"if {may}:\n    body[target] = body.pop(source)", source=source.top, target=target.top)
-    take, put, taken = source.take, target.put, target.exists
+    take, put, taken = _taker(source), target.put, target.exists
 
     def move(body: sdk.Body) -> None:
         if overwrite or not taken(body):
@@ -100,24 +100,45 @@ def _mover(source: Key, target: Key, *, overwrite: bool) -> sdk.EventFn | sdk.In
     return move
 
 
+def _taker(source: Key) -> Callable[[sdk.Body], Any]:
+    take, get = source.take, source.get
+    if not source.parts[-1].isdecimal():
+        return take
+
+    def take_or_copy(body: sdk.Body) -> Any:
+        try:
+            return take(body)
+        except sdk.EventError:  # an element of a list, which keeps its elements
+            return sdk.copy_value(get(body))
+
+    return take_or_copy
+
+
 def _move_by_regex(entry: Entry, expression: str) -> sdk.EventFn:
     fullmatch = compile_java(expression).fullmatch
     put, taken, overwrite = entry.to_key.put, entry.to_key.exists, entry.overwrite_if_to_key_exists
-    own_name = entry.to_key.parts[0] if len(entry.to_key.parts) == 1 else None
+    first_name = entry.to_key.parts[0]
+    own_name = first_name if len(entry.to_key.parts) == 1 else None
 
     @interruptible
     def matches(name: str) -> object:
         return fullmatch(name)
 
     def move(body: sdk.Body) -> None:
-        for name in [name for name in body if name != own_name and matches(name)]:
+        names = [name for name in body if name != own_name and matches(name)]
+        before = sdk.copy_value(body) if first_name in names and len(names) > 1 else None
+        for name in names:
             if not overwrite and taken(body):
                 return
             value = body.pop(name)
             try:
                 put(body, value)
             except sdk.EventError:
-                body[name] = value
+                if before is None:
+                    body[name] = value
+                else:  # only where the target itself was renamed can a second move fail
+                    body.clear()
+                    body.update(before)
                 raise
 
     return move
