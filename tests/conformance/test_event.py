@@ -69,6 +69,12 @@ def add_tags(body, meta, *tags):
     return sorted(meta.tags)
 
 
+def key_path(key):
+    """The parts as Data Prepper lists them: it counts the empty text before a leading slash, too."""
+    parts = list(Key.parse(key, "get").parts) or [""]
+    return ["", *parts] if key.startswith("/") else parts
+
+
 OPERATIONS = {
     "get": get,
     "getList": lambda body, meta, key: event.get_list(body, Key.parse(key, "get")),
@@ -79,7 +85,9 @@ OPERATIONS = {
     "toMap": lambda body, meta: body,
     "toJson": lambda body, meta, options: event.to_json(body, meta, **options).decode(),
     "formatString": lambda body, meta, text, *default: (
-        compile_template(text).render_or(body, meta, *default) if default else compile_template(text).render(body, meta)
+        compile_template(text).render(body, meta)
+        if default in ((), (None,))
+        else compile_template(text).render_or(body, meta, *default)
     ),
     "formatStringPlain": lambda body, meta, text: compile_template(text, with_expressions=False).render(body, meta),
     "put": put,
@@ -94,7 +102,7 @@ OPERATIONS = {
     "isValidEventKey": lambda body, meta, key: valid_key(key),
     "replaceInvalidKeyChars": lambda body, meta, key: event.replace_invalid_characters(key),
     "keyTrimmed": lambda body, meta, key: Key.parse(key, "get").name,
-    "keyPath": lambda body, meta, key: list(Key.parse(key, "get").parts),
+    "keyPath": lambda body, meta, key: key_path(key),
     "fromMessage": lambda body, meta, text: event.from_message(text)[0],
     "newEvent": lambda body, meta, data: event.new_event(data, meta.event_type)[0],
 }
