@@ -53,6 +53,12 @@ def test_encodings(codecs):
     options = {"event_start_pattern": "^é"}
     assert messages(codecs.read("multiline", "é\nü".encode("latin-1"), encoding="ISO-8859-1", **options)) == ["é\nü"]
     assert messages(codecs.read("multiline", "é\nü".encode("utf-16"), [3], encoding="UTF-16", **options)) == ["é\nü"]
+    for encoding in ("UTF-16", "UTF-32"):
+        marked, plain = "é\nü".encode(encoding), "é\nü".encode(encoding + "-BE")
+        assert messages(codecs.read("multiline", marked, [1], encoding=encoding, **options)) == ["é\nü"]
+        assert messages(codecs.read("multiline", plain, [1], encoding=encoding, **options)) == ["é\nü"]
+    assert messages(codecs.read("multiline", b"\0", encoding="UTF-16", **options)) == ["\ufffd"]
+    assert messages(codecs.read("multiline", b"", encoding="UTF-16", **options)) == []
     assert messages(codecs.read("multiline", b"\xc3\xa9\n\xff", **options)) == ["é\n\ufffd"]
 
 

@@ -10,7 +10,7 @@ import codecs
 import io
 import re
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
@@ -18,6 +18,10 @@ from penstock import sdk
 from penstock.lib.limited_loop import MATCHING_S_MAX
 from penstock.lib.regex import RegexError, TimeLimit, TimeLimitExceeded, compile_java, interruptible
 
+_BYTE_ORDER_MARKS = {
+    "utf-16": (codecs.BOM_UTF16_BE, codecs.BOM_UTF16_LE),
+    "utf-32": (codecs.BOM_UTF32_BE, codecs.BOM_UTF32_LE),
+}
 LINE_CHARACTERS_MAX = 64 * 1024 * 1024
 """Longest line that is read."""
 
@@ -141,9 +145,7 @@ class _MultilineDecoder:
         self._lines_max = config.max_lines
         self._characters_max = config.max_length
         self._separator = config.line_separator
-        self._text = io.IncrementalNewlineDecoder(
-            codecs.getincrementaldecoder(config.encoding)("replace"), translate=True
-        )
+        self._text = io.IncrementalNewlineDecoder(_text_decoder(config.encoding), translate=True)
         self._rest: list[str] = []
         """Pieces of the line that has not ended yet."""
         self._rest_characters = 0
@@ -207,6 +209,33 @@ class _MultilineDecoder:
             messages.append(self._separator.join(self._event))
             self._event = []
         self._event_lines = self._event_characters = 0
+
+
+class _ByteOrderDecoder:
+    """UTF-16 or UTF-32 in the order its mark says; without a mark, big-endian."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._first = b""
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+    def decode(self, data: bytes, final: bool = False) -> str:
+        if self._decoder is None:
+            self._first += data
+            marks = _BYTE_ORDER_MARKS[self._name]
+            if len(self._first) < len(marks[0]) and not final:
+                return ""
+            name = self._name if self._first.startswith(marks) else self._name + "-be"
+            self._decoder = codecs.getincrementaldecoder(name)("replace")
+            data, self._first = self._first, b""
+        return self._decoder.decode(data, final)
+
+
+def _text_decoder(encoding: str) -> Any:
+    name = codecs.lookup(encoding).name
+    if name in _BYTE_ORDER_MARKS:
+        return _ByteOrderDecoder(name)
+    return codecs.getincrementaldecoder(encoding)("replace")
 
 
 def build_decoder(config: InputConfig, ctx: sdk.Context) -> sdk.InputCodec:
