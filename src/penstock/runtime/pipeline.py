@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 CHUNK_EVENTS_MAX = 256
 """Events that go through the chain together: the working set stays in the cache and the loop responsive."""
+BREATH_S = 0.002
+"""So long a worker may keep the loop from everybody else."""
 SINK_RETRY_S = 5.0
 SOURCE_RETRY_S_MAX = 60.0
 HOLD_TICK_S = 0.5
@@ -163,7 +165,8 @@ class Pipeline:
     async def _work(self) -> None:
         buffer = self.parts.buffer
         ordered = self.parts.workers > 1
-        breath = self._loop.time()
+        monotonic = self._clock.monotonic  # the time of the loop stands still while it is kept busy
+        breath = monotonic()
         while True:
             load = await self._read(buffer)
             if load is None:
@@ -184,10 +187,9 @@ class Pipeline:
                         await previous
                     if len(out):
                         await self._dispatch(out, ticket, int(size_each * len(out)))
-                    now = self._loop.time()
-                    if now - breath > 0.002:
+                    if monotonic() - breath > BREATH_S:
                         await asyncio.sleep(0)
-                        breath = self._loop.time()
+                        breath = monotonic()
             except asyncio.CancelledError:
                 self._left += chunks
                 raise

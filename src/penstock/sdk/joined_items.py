@@ -22,14 +22,14 @@ class JoinedItems(Sequence[bytes]):
         self._take_apart: Callable[[], list[bytes]] | None = take_apart
 
     @classmethod
-    def of_lines(cls, text: bytes, count: int, lines_each: int) -> JoinedItems:
+    def of_lines(cls, texts: Sequence[bytes], count: int, lines_each: int) -> JoinedItems:
         """Items of the same number of lines, each of which ends with a newline."""
 
         def take_apart() -> list[bytes]:
-            lines = text.split(b"\n")[:-1]
+            lines = b"".join(texts).split(b"\n")[:-1]
             return [b"\n".join([*lines[start : start + lines_each], b""]) for start in range(0, len(lines), lines_each)]
 
-        return cls([text], count, take_apart)
+        return cls(texts, count, take_apart)
 
     def __len__(self) -> int:
         return self._count

@@ -17,6 +17,8 @@ from penstock.plugins.sinks.opensearch.targets import Targets
 
 ID_BYTES_MAX = 512
 """OpenSearch refuses a whole request for one longer id."""
+JOINED_EVENTS = 32
+"""So many documents are encoded before they are joined: each has a kilobyte of memory until then."""
 PLAIN_RETRY_BATCHES = 64
 """After a batch that the fastest encoder refused, this many go the second way before it is tried again."""
 
@@ -91,12 +93,16 @@ class Documents:
             return sdk.Items([], [])
         if self._rest_batches == 0:
             try:
-                text = line + (b"\n" + line).join(map(_dumps, bodies)) + b"\n"
+                between = b"\n" + line
+                texts = [
+                    line + between.join(map(_dumps, bodies[start : start + JOINED_EVENTS])) + b"\n"
+                    for start in range(0, len(bodies), JOINED_EVENTS)
+                ]
             except TypeError:
                 self._rest_batches = PLAIN_RETRY_BATCHES
             else:
                 count = len(bodies)
-                return sdk.Items(sdk.JoinedItems.of_lines(text, count, 2), range(count))
+                return sdk.Items(sdk.JoinedItems.of_lines(texts, count, 2), range(count))
         self._rest_batches -= 1
         data: list[bytes] = []
         slots: list[int] = []
