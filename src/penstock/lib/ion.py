@@ -23,13 +23,17 @@ NESTING_MAX = 250
 """Containers inside each other."""
 
 
+AT_ONCE_CHARACTERS_MAX = 64 * 1024
+"""The members of longer structs are read one by one: matches take many times the memory of their text."""
+
+
 class IonError(ValueError):
     """The text is not Ion, or beyond a limit."""
 
 
 def read_ion(text: str) -> Any:
     """The first value of an Ion text. Raises `IonError`."""
-    if text[:1] == "{" and text[1:2].isidentifier():
+    if text[:1] == "{" and text[1:2].isidentifier() and len(text) <= AT_ONCE_CHARACTERS_MAX:
         return _struct(text)
     if _MAY_BE_JSON.match(text) and text.count("{") + text.count("[") <= NESTING_MAX:
         try:

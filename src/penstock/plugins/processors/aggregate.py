@@ -153,7 +153,6 @@ class Aggregate:
         merged: list[int] = []
         wholes: list[Group] = []
         held: dict[Hashable, tuple[Group, list[int]]] = {}
-        more_bytes = 0
         for index, body in enumerate(batch.bodies):
             try:
                 if test is not None and not test(body, metas[index] or origin):
@@ -187,11 +186,10 @@ class Aggregate:
                 held[key][1].append(index)
             else:
                 held[key] = group, [index]
-            more_bytes += group.size_bytes - before
+            self._state_bytes += group.size_bytes - before
             if quiet_s is not None:
                 group.due_s = now + quiet_s
                 groups.move_to_end(key)
-        self._state_bytes += more_bytes
         for group, indices in held.values():
             group.held.append(batch.select(indices))
         if not self._merge(batch, merged, wholes):

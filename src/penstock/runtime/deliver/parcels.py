@@ -164,8 +164,10 @@ class Piece:
 
     @property
     def data(self) -> Sequence[bytes]:
-        data, places = self.parcel.data, self.places
-        return data if len(places) == len(data) else [data[place] for place in places]
+        if self.is_whole:
+            return self.parcel.data
+        items = self.parcel.items()
+        return [items[place] for place in self.places]
 
     @property
     def slots(self) -> Sequence[int]:

@@ -31,7 +31,8 @@ class SendQueue:
         self._on_withdrawn = on_withdrawn
         self._parts: deque[Part] = deque()
         self._waiting: dict[Hashable, deque[Item] | None] = {}
-        """Line behind each key that is queued, in flight or about to be retried; the first of a key is not in it."""
+        """Line behind each key that is queued, in flight or about to be retried; the first of a key is not in it, and
+        None stands for no line yet."""
         self.size_bytes = 0
         """Of what may be sent now; lines behind keys do not count."""
 
@@ -44,7 +45,7 @@ class SendQueue:
             self._append(Piece(parcel, places))
             return
         distinct = dict.fromkeys(keys)
-        if len(distinct) == len(keys) and None not in distinct and distinct.keys().isdisjoint(self._waiting):
+        if len(distinct) == len(keys) and None not in distinct and distinct.keys().isdisjoint(self._waiting.keys()):
             self._waiting |= distinct  # the usual case: nobody has to wait for anybody
             self._append(Piece(parcel, places, keys))
             return
