@@ -11,7 +11,7 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -31,6 +31,9 @@ RATIO_MAX = 100
 """Beyond the first 16 MiB, blocks may inflate to so many times their size."""
 RECORDS_MAX = 1_000_000
 """Records of one block."""
+
+SHOWN_CHARACTERS_MAX = 100
+"""How much of a value that does not fit a message shows."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _INT = range(-(1 << 31), 1 << 31)
@@ -270,6 +273,125 @@ def _value_schema(key: str, value: Any, taken: set[str]) -> Schema:
                 "a recognized type for auto-generation.",
                 cause="schema",
             )
+
+
+def compile_check(schema: Schema) -> Callable[[Any], None]:
+    """A function that raises ValueError for a value that a writer would change to make it fit the schema.
+
+    Writers test the types of a union themselves, but take any value for a boolean, text for a number, and integers of
+    more than 32 bits for an `int`.
+    """
+    return _Checks().of(schema)
+
+
+class _Checks:
+    """The checks of one schema; named types are looked up when a value comes, for they may contain themselves."""
+
+    def __init__(self) -> None:
+        self._named: dict[str, Callable[[Any], None]] = {}
+
+    def of(self, schema: Schema) -> Callable[[Any], None]:
+        if isinstance(schema, str):
+            return _CHECKS.get(schema) or (lambda value: self._named.get(schema, _any_value)(value))
+        if isinstance(schema, list):
+            for kind in schema:  # what is named inside may be used outside
+                self.of(kind)
+            return _any_value
+        match schema["type"]:
+            case "record":
+                return self._record(schema)
+            case "array":
+                return _array(self.of(schema["items"]))
+            case "map":
+                return _map(self.of(schema["values"]))
+            case str() | dict() as kind:
+                return self.of(kind)
+            case _:
+                return _any_value
+
+    def _record(self, schema: dict[str, Any]) -> Callable[[Any], None]:
+        fields: list[tuple[str, Callable[[Any], None]]] = []
+
+        def record(value: Any) -> None:
+            if type(value) is not dict:
+                raise ValueError(f"{_shown(value)} is no record")
+            for name, check in fields:
+                if name in value:
+                    try:
+                        check(value[name])
+                    except ValueError as error:
+                        raise ValueError(f"{name}: {error}") from None
+
+        name = schema["name"]
+        self._named[name] = record
+        if "namespace" in schema:
+            self._named[f"{schema['namespace']}.{name}"] = record
+        fields += [(field["name"], self.of(field["type"])) for field in schema["fields"]]
+        return record
+
+
+def _array(item: Callable[[Any], None]) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        if type(value) is not list:
+            raise ValueError(f"{_shown(value)} is no array")
+        for inner in value:
+            item(inner)
+
+    return check
+
+
+def _map(member: Callable[[Any], None]) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        if type(value) is not dict:
+            raise ValueError(f"{_shown(value)} is no map")
+        for inner in value.values():
+            member(inner)
+
+    return check
+
+
+def _any_value(value: Any) -> None:
+    """The writer refuses what does not fit."""
+
+
+def _null(value: Any) -> None:
+    if value is not None:
+        raise ValueError(f"{_shown(value)} is not null")
+
+
+def _boolean(value: Any) -> None:
+    if type(value) is not bool:
+        raise ValueError(f"{_shown(value)} is no boolean")
+
+
+def _number(value: Any) -> None:
+    if type(value) not in (int, float, Decimal):
+        raise ValueError(f"{_shown(value)} is no number")
+
+
+def _integer(kind: str, values: range) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        is_number = type(value) in (int, float, Decimal)
+        if not is_number or not values.start <= value < values.stop or value != int(value):
+            raise ValueError(f"{_shown(value)} is no {kind}")
+
+    return check
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "…"
+
+
+_CHECKS: dict[str, Callable[[Any], None]] = {
+    "boolean": _boolean,
+    "int": _integer("int", _INT),
+    "long": _integer("long", _LONG),
+    "float": _number,
+    "double": _number,
+    "null": _null,
+    **dict.fromkeys(("string", "bytes"), _any_value),
+}
 
 
 def unknown_key(schema: Schema, value: Any) -> str | None:

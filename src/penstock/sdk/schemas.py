@@ -26,11 +26,11 @@ class SchemaOptions(PluginConfig):
     schema_text: str | None = Field(default=None, alias="schema")
     """Avro schema of the events, as JSON."""
     auto_schema: bool = False
-    """Make the schema of the first event."""
+    """Make the schema of the first event, instead of giving one."""
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
-        if self.schema_text is None and not self.auto_schema:
+        if (self.schema_text is not None) == self.auto_schema:
             raise ValueError(
                 f"The {self.format_name} codec requires either defining a schema or setting auto_schema to true to "
                 "automatically generate a schema."
@@ -50,7 +50,7 @@ class SchemaOptions(PluginConfig):
         """
         if self.schema_text is None:
             return None
-        if not self.auto_schema and (sink.include_keys or sink.exclude_keys):
+        if sink.include_keys or sink.exclude_keys:
             raise ConfigError(SCHEMA_AND_KEYS)
         schema = parse_schema(self.schema_text)
         try:

@@ -169,6 +169,50 @@ def test_a_refused_batch_leaves_nothing_behind(codecs):
     assert [record["name"] for record in fastavro.reader(io.BytesIO(data))] == ["Ada", "Cyd"]
 
 
+def schema_of_a(kind):
+    return json.dumps({"type": "record", "name": "E", "fields": [{"name": "a", "type": kind}]})
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("boolean", [None, 0, 1, "true", {}]),
+        ("int", [True, "1", 1 << 31, -(1 << 31) - 1, 1.5, 1e300, float("nan"), Decimal("0.5"), None]),
+        ("long", [False, "1", 1 << 63, 2.5, float("inf"), Decimal("NaN")]),
+        ("float", [True, "1.5", None]),
+        ("double", [False, "1", []]),
+        ({"type": "array", "items": "int"}, [{}, "ab", [1, True], [1 << 40]]),
+        ({"type": "map", "values": "boolean"}, [[], {"k": 1}]),
+        ({"type": "record", "name": "A", "fields": [{"name": "b", "type": "int"}]}, [{"b": "1"}, [], {"b": 1 << 31}]),
+        (["null", "int"], [True, "1", 1 << 31, 1.5]),
+        ("null", [0, "", False]),
+        ({"type": "int", "logicalType": "date"}, [1 << 31, True]),
+    ],
+)
+def test_no_value_is_changed_to_fit_a_schema(codecs, kind, values):
+    for value in values:
+        with pytest.raises(EventError, match="The event does not fit the schema"):
+            codecs.write("avro", [{"a": value}], schema=schema_of_a(kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("int", 3.0),
+        ("int", Decimal("-7")),
+        ("long", 1 << 62),
+        ("double", 5),
+        ("double", Decimal("2.5")),
+        ({"type": "map", "values": {"type": "array", "items": "boolean"}}, {"k": [True]}),
+        ({"type": "record", "name": "A", "fields": [{"name": "n", "type": ["null", "A"]}]}, {"n": {"n": None}}),
+        ({"type": "long", "logicalType": "timestamp-millis"}, 5),
+    ],
+)
+def test_values_that_fit_a_schema(codecs, kind, value):
+    data = codecs.write("avro", [{"a": value}], schema=schema_of_a(kind))
+    assert codecs.read("avro", data).bodies == [{"a": value}]
+
+
 def test_keys_of_the_sink(codecs):
     sink = {"include_keys": ("a",), "tags_target_key": "tags"}
     batch = Batch([{"a": 1, "b": 2}])
@@ -183,6 +227,10 @@ def test_keys_of_the_sink(codecs):
     ("options", "message"),
     [
         ({}, "requires either defining a schema or setting auto_schema to true"),
+        (
+            {"schema": json.dumps(PERSON), "auto_schema": True},
+            "requires either defining a schema or setting auto_schema",
+        ),
         ({"schema": "{"}, "There is an error in the schema"),
         ({"schema": '"string"'}, "There is an error in the schema: it is no record"),
         ({"schema": '{"type": "record", "name": "A", "fields": [{"name": "a", "type": "x"}]}'}, "There is an error"),

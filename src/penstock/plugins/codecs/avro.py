@@ -182,7 +182,11 @@ class _AvroEncoder:
         self._schema = schema
         self._made = schema is None
         """Whether the schema is made of the first event."""
-        self._parsed: Any = None if schema is None else library.parse_schema(schema)
+        self._parsed: Any = None
+        self._check: Callable[[Any], None] | None = None
+        """Refuses what the writer would change; a schema made of an event has unions, where it changes nothing."""
+        if schema is not None:
+            self._parsed, self._check = library.parse_schema(schema), avro.compile_check(schema)
         self._sync = os.urandom(avro.SYNC_BYTES)
         self._block = io.BytesIO()
         self._count = 0
@@ -202,6 +206,8 @@ class _AvroEncoder:
         begin, write = self._block.tell(), self._library.schemaless_writer
         for document in documents:
             try:
+                if self._check is not None:
+                    self._check(document)
                 write(self._block, self._parsed, document, strict_allow_default=self._made)
             except Exception as error:
                 self._block.seek(begin)
