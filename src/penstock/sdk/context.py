@@ -130,6 +130,31 @@ class Context:
         """
         return compile_loop(change, when=when, fail=self.failure(tags, failures))
 
+    def each_of(
+        self,
+        changes: Sequence[EventFn],
+        *,
+        when: Expression | None = None,
+        tags: Sequence[str] = (),
+        failures: str = "processingErrors",
+    ) -> BatchFn:
+        """Like `each`, for several changes of an event under one condition: it is asked once, before the first of them.
+
+        A change that fails does not keep the others from being made; the event counts as failed once.
+        """
+
+        def change_all(body: Body) -> None:
+            failure: EventError | None = None
+            for change in changes:
+                try:
+                    change(body)
+                except EventError as error:
+                    failure = failure or error
+            if failure is not None:
+                raise failure
+
+        return self.each(change_all, when=when, tags=tags, failures=failures)
+
     def each_event(
         self,
         change: Callable[[Body, Meta], None],

@@ -95,6 +95,20 @@ def test_guessing():
     assert run_processor("convert_type", config, [{"d": "1970/01/02"}])[0].body == {"d": 86_400_000}
 
 
+def test_the_condition_is_asked_once():
+    config = {"keys": ["a", "bad", "b"], "convert_when": '/a == "1"', "tags_on_failure": ["failed"]}
+    results = run_processor("convert_type", config, [{"a": "1", "bad": "x", "b": "2"}, {"a": "2", "b": "2"}])
+    assert [result.body for result in results] == [{"a": 1, "bad": "x", "b": 2}, {"a": "2", "b": "2"}]
+    assert [result.tags for result in results] == [["failed"], []]
+
+
+@pytest.mark.parametrize("when", [{}, {"convert_when": '/a == "5"'}])
+def test_a_type_that_is_named_wins_over_a_guess(when):
+    config = {"coerce_strings": {}, "keys": ["a"], "type": "string", **when}
+    (result,) = run_processor("convert_type", config, [{"a": "5", "b": "5"}])
+    assert result.body == {"a": "5", "b": 5}
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -90,6 +90,12 @@ def test_several_keys_in_order_and_the_source_is_deleted():
     assert [result.body for result in results] == [{"o": "c", "p": "a", "q": "b"}, {"m": "x", "n": "y"}]
 
 
+def test_the_condition_is_asked_once():
+    config = {"map": {"m": "%{a} %{z}", "b": "%{q} %{r}"}, "dissect_when": '/a == "1"'}
+    (result,) = run_processor("dissect", config, [{"a": "1", "m": "x y", "b": "3 4"}])
+    assert result.body == {"a": "x", "z": "y", "m": "x y", "b": "3 4", "q": "3", "r": "4"}
+
+
 def test_misses_and_failures_are_counted():
     ctx = Context("p", "dissect")
     run = dissect.build(dissect.Config.model_validate({"map": {"m": "%{?k}=%{&k} %{x/y}"}}), ctx)

@@ -87,11 +87,14 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
     when, tags = config.convert_when, config.tags_on_failure or ()
     keys = [config.key] if config.key is not None else config.keys or []
     convert = _converter(config)
-    steps = [ctx.each(_conversion(key, convert, config), when=when, tags=tags) for key in keys]
-    if config.coerces:
-        coerce = _coercion((config.coerce_strings or CoerceStrings()).time_formats, ctx)
-        steps.append(ctx.each(coerce, when=when, tags=tags))
-    return ctx.chain(steps)
+    coerce: list[sdk.EventFn] = []
+    if config.coerces:  # first, so that the types that are named stay
+        coerce.append(_coercion((config.coerce_strings or CoerceStrings()).time_formats, ctx))
+    if when is not sdk.ALWAYS and len(coerce) + len(keys) > 1:
+        changes = [*coerce, *(_general_conversion(key, convert, config) for key in keys)]
+        return ctx.each_of(changes, when=when, tags=tags)
+    steps = [*coerce, *(_conversion(key, convert, config) for key in keys)]
+    return ctx.chain(ctx.each(step, when=when, tags=tags) for step in steps)
 
 
 def _conversion(key: Key, convert: _Convert, config: Config) -> sdk.EventFn | sdk.Inline:

@@ -56,7 +56,8 @@ class Config(sdk.PluginConfig):
 def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
     types = {name: compile_conversion(cast(TargetType, kind)) for name, kind in config.target_types.items()}
     mismatches = ctx.metrics.counter("dissectMismatch")
-    steps = []
+    changes: list[sdk.EventFn] = []
+    steps: list[sdk.BatchFn] = []
     for key, text in config.map.items():
         pattern, plain_names = Pattern(text), set[str]()
         change = _change(key, pattern, types, plain_names, delete=config.delete_source, missed=mismatches.add)
@@ -71,7 +72,10 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
                 missed=mismatches.add,
                 change=change,
             )
+        changes.append(change)
         steps.append(ctx.each(quick or change, when=config.dissect_when))
+    if config.dissect_when is not sdk.ALWAYS and len(changes) > 1:  # what is dissected may change what is asked for
+        return ctx.each_of(changes, when=config.dissect_when)
     return ctx.chain(steps)
 
 
