@@ -50,7 +50,7 @@ class _Encoded:
         return self._sink.limits
 
     def encode(self, batch: Batch) -> Items:
-        return Items(JoinedItems.of_lines([next(self._texts)], len(batch), 2), range(len(batch)))
+        return Items(JoinedItems(ACTION, [next(self._texts)], len(batch)), range(len(batch)))
 
     async def send(self, data: Sequence[bytes]) -> Sequence[Failure]:
         found: Sequence[Failure] = await self._sink.send(data)

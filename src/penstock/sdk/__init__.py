@@ -28,7 +28,7 @@ from penstock.sdk.aws_options import AwsOptions
 from penstock.sdk.context import Context, SinkOptions
 from penstock.sdk.dead_letters import DeadLetter, DeadLetterQueue, DeadLetterWriter, metadata_told, read_metadata
 from penstock.sdk.example import Example
-from penstock.sdk.joined_items import JoinedItems, texts_of
+from penstock.sdk.joined_items import Joined, JoinedItems, objects_of, pick, texts_of
 from penstock.sdk.notes import Around, Note, SinkUse, SourceUse
 from penstock.sdk.options import (
     ALWAYS,
@@ -104,6 +104,7 @@ __all__ = [
     "Inline",
     "InputCodec",
     "Items",
+    "Joined",
     "JoinedHandle",
     "JoinedItems",
     "Key",
@@ -142,6 +143,8 @@ __all__ = [
     "decode",
     "encode",
     "metadata_told",
+    "objects_of",
+    "pick",
     "read_metadata",
     "texts_of",
     "valid_format",

@@ -14,10 +14,10 @@ from typing import Any
 from penstock.core.batch import Batch, concat
 from penstock.core.errors import Failure, Permanent, Transient, Unreachable
 from penstock.runtime.deliver.pace import DRAIN_DELAY_S_MAX, Pace
-from penstock.runtime.deliver.parcels import Item, Parcel, Part, Piece, items_of, joined
+from penstock.runtime.deliver.parcels import Item, Parcel, Part, Piece, Request, items_of
 from penstock.runtime.deliver.send_queue import SendQueue
 from penstock.runtime.deliver.surroundings import SinkState, Surroundings, plain
-from penstock.sdk import BulkSink, DeadLetter, metadata_told, texts_of
+from penstock.sdk import BulkSink, DeadLetter, metadata_told, pick, texts_of
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class BulkDelivery:
     async def _send(self, parts: list[Part], count: int, dead: Dead) -> None:
         """Send and settle: every item of `parts` has ended, waits for its retry, or is in `dead` afterwards."""
         try:
-            failures = await self._sink.send(joined(parts, count))
+            failures = await self._sink.send(Request(parts, count))
         except Unreachable as error:
             self._strike(error, reached=False)
             self._queue.put_back(parts)
@@ -201,8 +201,8 @@ class BulkDelivery:
         if piece.is_whole:
             self._end_written(parcel, list(compress(parcel.slots, arrived)))
             left = [b""] * len(piece)
-            for offset in refused:
-                left[offset] = parcel.data[offset]
+            for offset, item in zip(refused, pick(parcel.data, refused), strict=True):
+                left[offset] = item
             parcel.data = left
             return
         items = parcel.items()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 
 from penstock.core.batch import Batch, Meta
-from penstock.sdk import Items, JoinedItems, texts_of
+from penstock.sdk import Items, Joined, objects_of, pick, texts_of
 
 
 class Parcel:
@@ -201,25 +202,42 @@ class Piece:
 Part = Piece | Item
 
 
-def joined(parts: Sequence[Part], count: int) -> JoinedItems:
-    """The `count` items of one request."""
-    texts: list[bytes] = []
-    for part in parts:
-        if isinstance(part, Item):
-            texts.append(part.data)
-        else:
-            texts += texts_of(part.data)
+class Request(Joined):
+    """The items of one request."""
 
-    def take_apart() -> list[bytes]:
-        data: list[bytes] = []
-        for part in parts:
-            if isinstance(part, Item):
-                data.append(part.data)
-            else:
-                data += part.data
-        return data
+    __slots__ = ("_count", "_held", "_texts")
 
-    return JoinedItems(texts, count, take_apart)
+    def __init__(self, parts: Sequence[Part], count: int) -> None:
+        self._held = [[part.data] if isinstance(part, Item) else part.data for part in parts]
+        self._count = count
+        self._texts: list[bytes] = []
+        for items in self._held:
+            self._texts += texts_of(items)
+
+    @property
+    def texts(self) -> Sequence[bytes]:
+        return self._texts
+
+    @property
+    def objects(self) -> Iterable[Sequence[bytes] | bytes]:
+        return chain.from_iterable(map(objects_of, self._held))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[bytes]:
+        return chain.from_iterable(self._held)
+
+    def pick(self, places: Sequence[int]) -> list[bytes]:
+        found: list[bytes] = []
+        start = first = 0
+        for items in self._held:
+            end = start + len(items)
+            last = bisect_left(places, end, first)
+            if last > first:
+                found += pick(items, [place - start for place in places[first:last]])
+            start, first = end, last
+        return found
 
 
 def items_of(parts: Sequence[Part]) -> list[Item]:

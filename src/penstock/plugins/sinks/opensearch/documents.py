@@ -102,7 +102,7 @@ class Documents:
                 self._rest_batches = PLAIN_RETRY_BATCHES
             else:
                 count = len(bodies)
-                return sdk.Items(sdk.JoinedItems.of_lines(texts, count, 2), range(count))
+                return sdk.Items(sdk.JoinedItems(line, texts, count), range(count))
         self._rest_batches -= 1
         data: list[bytes] = []
         slots: list[int] = []

@@ -68,7 +68,7 @@ class OpenSearchSink:
         self._heals: dict[str, tuple[int, float]] = {}
         """How often an index was missing in a row, and when last."""
         self._sent_before: set[int] = set()
-        """Identities of items that were sent and will be sent again; the runtime keeps these bytes alive."""
+        """Identities of items, joined ones too, that were sent and will be sent again; the runtime keeps them alive."""
         self._bytes_max = _request_bytes_max(config)
         self._estimates = config.estimate_bulk_size_using_compression and config.compresses
         self.limits = sdk.Limits(
@@ -255,7 +255,7 @@ class OpenSearchSink:
                     meters.document_errors.add()
                     self._sent_before.discard(id(data[0]))
             else:
-                self._sent_before.update(map(id, data))
+                self._sent_before.update(map(id, sdk.objects_of(data)))
                 if self._lookup is not None and (isinstance(error, sdk.Unreachable) or reply_status >= 500):
                     self._lookup.answer_is_unknown(data)
             raise
@@ -282,25 +282,28 @@ class OpenSearchSink:
 
     def _judge(self, data: Sequence[bytes], answers: dict[int, Answer]) -> list[sdk.Failure]:
         meters = self._meters
-        known: set[int] = set()
-        if self._sent_before:
-            known = self._sent_before.intersection(map(id, data))
-            self._sent_before -= known
-        written, first = len(data) - len(answers), len(data) - len(answers) - len(known)
+        known, known_count = self._seen_again(data, one_by_one=bool(answers))
+        identities = list(map(id, sdk.pick(data, list(answers))))
+        if {answer.verdict for answer in answers.values()} == {Verdict.RETRY}:  # of a server in need, and quicker
+            self._sent_before.update(identities)
+            meters.success.add(len(data) - len(answers))
+            meters.first_attempt.add(len(data) - known_count - len(set(identities) - known))
+            return self._told(
+                answers, [sdk.Failure(place, it.reason, True, it.status) for place, it in answers.items()]
+            )
+        written, first = len(data) - len(answers), len(data) - len(answers) - known_count
         failures: list[sdk.Failure] = []
-        retried, sent_before = Verdict.RETRY, self._sent_before
-        for place, answer in answers.items():
-            identity = id(data[place])
+        for (place, answer), identity in zip(answers.items(), identities, strict=True):
             again = identity in known
             first += again  # taken off for all that are known, and this one was not simply written
             verdict = answer.verdict
             if (
-                verdict is retried
+                verdict is Verdict.RETRY
                 or (verdict is Verdict.INDEX_MISSING and self._heal(answer.index))
                 # alone or for the second time it will never fit
                 or (verdict is Verdict.TOO_LARGE and len(data) > 1 and not again)
             ):
-                sent_before.add(identity)
+                self._sent_before.add(identity)
                 failures.append(sdk.Failure(place, answer.reason, retryable=True, status=answer.status))
             elif verdict is Verdict.OUTDATED:
                 meters.version_conflicts.add()
@@ -314,6 +317,10 @@ class OpenSearchSink:
                 failures.append(sdk.Failure(place, answer.reason, status=answer.status))
         meters.success.add(written)
         meters.first_attempt.add(first)
+        return self._told(answers, failures)
+
+    def _told(self, answers: Mapping[int, Answer], failures: list[sdk.Failure]) -> list[sdk.Failure]:
+        """The failures, once the log has been told of the first of them."""
         if len(self._sent_before) > SENT_BEFORE_MAX:
             self._sent_before.clear()
         if failures:
@@ -325,6 +332,20 @@ class OpenSearchSink:
                 refusal.reason[:REASON_CHARACTERS_MAX],
             )
         return failures
+
+    def _seen_again(self, data: Sequence[bytes], *, one_by_one: bool) -> tuple[set[int], int]:
+        """Identities and number of the items that were sent before; with `one_by_one` also of those that are joined."""
+        if not self._sent_before:
+            return set(), 0
+        held = list(sdk.objects_of(data))
+        known = self._sent_before.intersection(map(id, held))
+        self._sent_before -= known
+        count = len(known)
+        for items in [one for one in held if type(one) is not bytes and id(one) in known]:
+            count += len(items) - 1
+            if one_by_one:
+                known.update(map(id, items))
+        return known, count
 
     def _heal(self, name: str) -> bool:
         """The index is not there. Have it set up again; False when that did not help or is not ours to do."""
