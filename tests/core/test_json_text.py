@@ -94,3 +94,25 @@ def test_nesting_beyond_the_fast_encoder_is_written():
 def test_what_json_cannot_hold_is_an_event_error(value):
     with pytest.raises(EventError, match="cannot be written as JSON"):
         json_text.encode(value)
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": 1}, {"d": Decimal("12.50")}, {"d": Decimal("1E+3")}, {"d": Decimal("NaN")}, {"n": 2**70}, "\ud800"]
+)
+def test_a_line_is_the_text_and_a_newline(value):
+    assert json_text.encode_line(value) == json_text.encode(value) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (Decimal("12.50"), b"12.50"),
+        (Decimal("1E-9"), b"0.000000001"),
+        (Decimal("-0"), b"-0"),
+        (Decimal("3.937E+4"), b"39370"),
+        (Decimal("sNaN12"), b"null"),
+        (Decimal("-Infinity"), b"null"),
+    ],
+)
+def test_decimals_are_plain_numbers(number, text):
+    assert json_text.encode(number) == text

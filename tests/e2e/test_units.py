@@ -243,6 +243,28 @@ def test_units_end_when_their_supervisor_is_gone(opensearch, start_engine, numbe
     start_engine(yaml, arguments=TWO).wait_ready().stop()
 
 
+def test_a_restart_waits_for_the_units_of_a_run_that_was_killed(
+    opensearch, fault_proxy, start_engine, numbers, prefix
+):
+    proxy = fault_proxy(opensearch.url)
+    port = free_port()
+    yaml = LOGS.replace("PORT", str(port)).replace("ACKNOWLEDGMENTS", "false").replace("URL", proxy.url)
+    yaml = yaml.replace("NAME", prefix + "events")
+    killed = start_engine(yaml, arguments=TWO)
+    wait_units(killed)
+    proxy.answer(503, "{}", path="/_bulk")
+    with Client(port) as client:
+        assert client.post([{"n": 7}])[0] == 200
+    killed.kill()
+    restarted = start_engine(yaml, arguments=TWO)
+    restarted.wait_log(f"Process {killed.process.pid} has ended; waiting for its units")
+    proxy.heal()
+    restarted.wait_ready()
+    assert numbers(prefix + "events") == [7]
+    restarted.stop()
+    restarted.check_log()
+
+
 def test_a_second_signal_stops_all_units_at_once(opensearch, fault_proxy, start_engine, prefix):
     proxy = fault_proxy(opensearch.url)
     port = free_port()

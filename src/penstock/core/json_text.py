@@ -35,6 +35,14 @@ def encode(value: Any) -> bytes:
         return _encode_rest(value)
 
 
+def encode_line(value: Any) -> bytes:
+    """The same with a newline at its end."""
+    try:
+        return orjson.dumps(value, _fragment, orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        return _encode_rest(value) + b"\n"
+
+
 def decode(text: bytes | str) -> Any:
     """The value of one JSON text. Raises ValueError when it is malformed or too deeply nested."""
     try:
@@ -54,7 +62,10 @@ def decimal_text(value: Decimal) -> str:
 
 def _fragment(value: Any) -> Any:
     if isinstance(value, Decimal):
-        return orjson.Fragment(decimal_text(value).encode()) if value.is_finite() else None
+        text = str(value)
+        if "E" in text or "N" in text or "I" in text:  # with an exponent, NaN or Infinity
+            return orjson.Fragment(decimal_text(value).encode()) if value.is_finite() else None
+        return orjson.Fragment(text.encode())
     if isinstance(value, float):
         return float(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")

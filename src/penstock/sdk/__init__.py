@@ -20,7 +20,7 @@ from penstock.core.errors import (
 from penstock.core.event import compile_document
 from penstock.core.handle import Handle, JoinedHandle
 from penstock.core.inline import Inline
-from penstock.core.json_text import INLINE_ENCODE, decode, encode
+from penstock.core.json_text import INLINE_ENCODE, decode, encode, encode_line
 from penstock.core.key import MISSING
 from penstock.core.metrics import Counter, Gauge, Scope, Summary, Timer
 from penstock.expr import Expression, valid_format
@@ -142,6 +142,7 @@ __all__ = [
     "copy_value",
     "decode",
     "encode",
+    "encode_line",
     "metadata_told",
     "objects_of",
     "pick",

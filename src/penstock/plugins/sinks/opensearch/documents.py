@@ -26,7 +26,6 @@ _LONG = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1
 _RETRY_ON_CONFLICT = 3
 _dumps = orjson.dumps
-_NEWLINE = orjson.OPT_APPEND_NEWLINE
 
 Text = Callable[[sdk.Body, sdk.Meta], str]
 
@@ -107,10 +106,10 @@ class Documents:
         data: list[bytes] = []
         slots: list[int] = []
         rejected: list[sdk.Failure] = []
-        encode = sdk.encode
+        encode_line = sdk.encode_line
         for slot, body in enumerate(bodies):
             try:
-                data.append(line + encode(body) + b"\n")
+                data.append(line + encode_line(body))
             except sdk.EventError as error:
                 rejected.append(self.rejection(slot, error, name, None))
             else:
@@ -164,10 +163,7 @@ class Documents:
         if action == "delete":
             return line + b"}}\n"
         document = body if self._document is None else self._document(body, meta)
-        try:
-            text = _dumps(document, None, _NEWLINE)
-        except TypeError:
-            text = sdk.encode(document) + b"\n"
+        text = sdk.encode_line(document)
         if action == "index" or action == "create":
             return line + b"}}\n" + text
         if self._script is not None:
