@@ -181,11 +181,11 @@ class Batch:
     def join_each(self, indices: Sequence[int], into: Sequence[JoinedHandle]) -> list[bool]:
         """Like `join`, with a handle for each event. Tells for each whether its own handle was new there."""
         handles = self.handles
-        joined = [handles[i] for i in indices]
-        assert all(joined), "an event was joined twice, or never had a handle"
+        joined = [handle for i in indices if (handle := handles[i]) is not None]
+        assert len(joined) == len(indices), "an event was joined twice, or never had a handle"
         for i in indices:
             handles[i] = None
-        return [whole.join(handle, 1) for whole, handle in zip(into, joined, strict=True) if handle is not None]
+        return [whole.join(handle, 1) for whole, handle in zip(into, joined, strict=True)]
 
     def held(self) -> list[int]:
         """Places of the events that have not ended."""
@@ -198,17 +198,17 @@ class Batch:
     def release(self, indices: Sequence[int], *, ok: bool) -> None:
         """The events at `indices` have ended. Each slot is emptied; releasing an empty slot is a bug."""
         handles = self.handles
-        if len(indices) == len(handles):
-            held, self.handles = handles, [None] * len(handles)
+        all_of_them = len(indices) == len(handles)
+        held = handles if all_of_them else [handles[i] for i in indices]
+        runs = list(_counted(held))
+        assert sum([count for _, count in runs]) == len(held), "an event was released twice, or never had a handle"
+        if all_of_them:
+            self.handles = [None] * len(handles)
         else:
-            held = [handles[i] for i in indices]
             for i in indices:
                 handles[i] = None
-        released = 0
-        for handle, count in _counted(held):
+        for handle, count in runs:
             handle.release(count, ok=ok)
-            released += count
-        assert released == len(held), "an event was released twice, or never had a handle"
 
     def release_all(self, *, ok: bool) -> None:
         """Every event that is still held here has ended."""
