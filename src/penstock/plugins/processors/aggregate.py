@@ -17,7 +17,7 @@ concluded early, counted in `groupsConcludedEarly`.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Hashable
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import model_validator
 
@@ -143,8 +143,7 @@ class Aggregate:
         if self._config.output_unaggregated_events:
             return self._handle_copies(batch, now)
         take, groups, tags, quiet_s = self._action.take, self._groups, self._tags, self._action.quiet_s
-        when, identity = self._config.aggregate_when, self._identity
-        name: Any = self._name
+        when, identity, name = self._config.aggregate_when, self._identity, self._name
         test, first_only = None if when is None else when.test, self._action.takes_first_only
         key: Hashable
         metas, origin = batch.metas, batch.origin
@@ -158,12 +157,11 @@ class Aggregate:
                 if test is not None and not test(body, metas[index] or origin):
                     dropped.append(index)
                     continue
-                key, values = body.get(name), ()
-                if type(key) is not str:
-                    key, values = identity(body)
+                text = None if name is None else body.get(name)
+                key, values = (text, (text,)) if type(text) is str else identity(body)
                 group = groups.get(key)
                 if group is None:
-                    group = self._open(key, values or (key,), now)
+                    group = self._open(key, values, now)
                 elif first_only:
                     dropped.append(index)
                     continue
