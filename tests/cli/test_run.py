@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -9,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from penstock.cli.run import _admin_settings, definitions, settings_of
+from penstock.cli.run import Given, _admin_settings, definitions, make_the_plan, read_files, settings_of
 from penstock.config.documents import parse_pipelines
 from penstock.config.server import read_server_config
 from penstock.plan import make_plan
@@ -261,6 +263,22 @@ def test_the_admin_endpoints_are_open_to_others_only_when_a_file_says_how(
     assert (settings.host, settings.port, settings.username, settings.password) == ("0.0.0.0", 4901, "u", "p")
     monkeypatch.setenv("PENSTOCK_BIND_HOST", "127.0.0.2")
     assert _admin_settings(read_server_config(file).config, True).host == "127.0.0.2"
+
+
+def test_a_plan_is_made_again_with_other_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUT", "first.txt")
+    path, config = tmp_path / "p.yaml", tmp_path / "config.yaml"
+    path.write_text(OK.replace("out.txt", "'${{env:OUT}}'"))
+    config.write_text("server_port: 4999")
+    files = read_files(Given(path, config, tmp_path, None, "text", "info", 1))
+    plan, renewal = asyncio.run(make_the_plan(files))
+    path.unlink()
+    config.unlink()
+    references = replace(renewal.references, values=dict.fromkeys(renewal.references.values, "second.txt"))
+    again = renewal.make(references)
+    assert [str(each.pipelines[0].sinks[0].plugin.config.path) for each in (plan, again)] == ["first.txt", "second.txt"]
+    assert again.server.server_port == 4999
+    assert "first.txt" not in repr(renewal)
 
 
 def test_definitions_show_no_secrets() -> None:

@@ -11,7 +11,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from penstock.plan import Plan
     from penstock.runtime.admin import Admin, AdminSettings, Running
     from penstock.runtime.engine import Settings
+    from penstock.runtime.secrets import Renewal
 
 log = logging.getLogger("penstock.run")
 
@@ -127,14 +128,16 @@ async def _run_here(given: Given) -> int:
     """Run the pipelines in this process."""
     from penstock.core.errors import Permanent
     from penstock.runtime.admin import process_meters
+    from penstock.runtime.data_dir import orphans_gone
     from penstock.runtime.engine import Engine
 
-    plan = await make_the_plan(read_files(given))
+    plan, renewal = await make_the_plan(read_files(given))
     _report(plan)
     admin_settings = _checked_admin_settings(plan, given)
     if admin_settings is None:
         return EXIT_CONFIG
-    engine = Engine(plan, settings_of(plan.server, given.data_dir, given.drain_timeout))
+    await orphans_gone(given.data_dir)
+    engine = Engine(plan, replace(settings_of(plan.server, given.data_dir, given.drain_timeout), renewal=renewal))
     process_meters(engine.registry)
     admin = await _start_admin(engine, admin_settings, plan)
     if admin is None:
@@ -155,10 +158,11 @@ async def _run_units(given: Given) -> int | None:
     from penstock.core.errors import Permanent
     from penstock.plan.units import can_share
     from penstock.runtime.admin import process_meters
+    from penstock.runtime.data_dir import orphans_gone
     from penstock.runtime.units.supervisor import Supervisor, SupervisorSettings
 
     files = read_files(given)
-    plan = await make_the_plan(files, given.units)
+    plan, _ = await make_the_plan(files, given.units)  # each unit reads its secrets itself
     if plan.pipelines and not can_share(plan):
         log.warning("No source of these pipelines can be shared: one unit does all the work")
         return None
@@ -167,6 +171,7 @@ async def _run_units(given: Given) -> int | None:
     if admin_settings is None:
         return EXIT_CONFIG
     settings = settings_of(plan.server, given.data_dir, given.drain_timeout)
+    await orphans_gone(given.data_dir)
     supervisor = Supervisor(
         SupervisorSettings(given.units, given.data_dir, settings.drain_timeout_s, settings.stop_on_failure),
         command=(sys.executable, "-m", "penstock.cli.unit"),
@@ -200,10 +205,11 @@ def read_files(given: Given) -> Files:
     return Files(read_pipelines(given.pipelines), given.config, text)
 
 
-async def make_the_plan(files: Files, units: int = 1) -> Plan:
-    """Resolve references and check everything."""
+async def make_the_plan(files: Files, units: int = 1) -> tuple[Plan, Renewal]:
+    """Resolve references and check everything. Returns also how that is done again with other secrets."""
     from penstock.config.server import parse_server_config, read_server_config
     from penstock.plan import make_plan, resolve_references
+    from penstock.runtime.secrets import Renewal
 
     def server(references: References | None = None) -> ServerDocument:
         if files.config is None or files.config_text is None:
@@ -211,7 +217,11 @@ async def make_the_plan(files: Files, units: int = 1) -> Plan:
         return parse_server_config(files.config_text, str(files.config), references)
 
     references = await resolve_references(files.documents, server(), environ=os.environ)
-    return make_plan(files.documents, server_config=server(references), references=references, units=units)
+
+    def make(references: References) -> Plan:
+        return make_plan(files.documents, server_config=server(references), references=references, units=units)
+
+    return make(references), Renewal(references, make)
 
 
 def _checked_admin_settings(plan: Plan, given: Given) -> AdminSettings | None:

@@ -49,12 +49,14 @@ async def _run(channel: socket.socket) -> int:
     assert isinstance(order, Order)
     given = order.given
     logs.configure(given.log_format, given.log_level)
-    plan = plan_of_unit(await make_the_plan(order.files, given.units), order.number)
+    whole, renewal = await make_the_plan(order.files, given.units)
+    plan = plan_of_unit(whole, order.number)
     unit = Unit(reader, writer)
     settings = replace(
         settings_of(plan.server, given.data_dir, given.drain_timeout),
         data_dir_is_ours=True,
         share_port=unit.share_port,
+        renewal=renewal,
     )
     engine = Engine(plan, settings)
     process_meters(engine.registry)

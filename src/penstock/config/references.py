@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock.config.nodes import ScalarNode, scalar_value
+from penstock.config.nodes import Node, ScalarNode, scalar_value, scalars
 
 PROVIDERS = ("aws_secrets", "env", "file")
 MASK = "******"
@@ -67,6 +67,19 @@ def parse_reference(text: str) -> Reference | None:
     if not _ID.match(name) or (colon and not key):
         raise BadReference("A reference to a secret is written ${{aws_secrets:<id>}} or ${{aws_secrets:<id>:<key>}}.")
     return Reference(provider, name, key if colon else None)
+
+
+def secrets_in(node: Node) -> tuple[tuple[str, Reference], ...]:
+    """References to secrets below a map of options, each with the option that it stands in."""
+    found = []
+    for path, scalar in scalars(node):
+        try:
+            reference = parse_reference(scalar.text)
+        except BadReference:
+            continue  # reported by its own check, with its line
+        if reference is not None and reference.provider == "aws_secrets":
+            found.append((str(path[0]) if path else "", reference))
+    return tuple(found)
 
 
 @dataclass(slots=True)

@@ -94,6 +94,9 @@ class HttpClient:
         self._next = 0
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self._waiting = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def request(
         self,
@@ -110,6 +113,34 @@ class HttpClient:
         answer is larger than allowed.
         """
         session = self._session or self._open()
+        self._waiting += 1
+        self._idle.clear()
+        try:
+            return await self._request(session, method, path, body, headers, timeout_s or self._timeout_s)
+        finally:
+            self._waiting -= 1
+            if self._waiting == 0:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until every request has ended."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Close all connections. Calling it twice is fine; no request may follow."""
+        session, self._session, self._closed = self._session, None, True
+        if session is not None:
+            await session.close()
+
+    async def _request(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+        timeout_s: float,
+    ) -> Reply:
         host = self._pick()
         url = host.url + path
         sent = {**self._headers, **host.headers, **(headers or {})}
@@ -119,13 +150,7 @@ class HttpClient:
         if self._sign is not None:
             signed = self._sign(method, url, sent, body or b"")
             sent.update(await signed if inspect.isawaitable(signed) else signed)
-        return await self._send(session, host, method, url, body, sent, timeout_s or self._timeout_s)
-
-    async def close(self) -> None:
-        """Close all connections. Calling it twice is fine; no request may follow."""
-        session, self._session, self._closed = self._session, None, True
-        if session is not None:
-            await session.close()
+        return await self._send(session, host, method, url, body, sent, timeout_s)
 
     async def _send(
         self,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 from penstock.config.documents import bad_references, placeholders
 from penstock.config.nodes import MapNode, Path, child, scalars, value_of
 from penstock.config.options import NestedProblem, Subject, check_options
-from penstock.config.references import BadReference, References, parse_reference
+from penstock.config.references import BadReference, References, parse_reference, secrets_in
 from penstock.config.server import Experimental
 from penstock.core.errors import ConfigError, ExpressionSyntaxError, Problem
 from penstock.expr import Expression, Template, compile_expression
@@ -64,6 +64,7 @@ class Checker:
             draft.located.file,
             draft.located.line_of(block.path),
             definition(config, written),
+            () if block.options is None else secrets_in(block.options),
         )
 
     def default_buffer(self, draft: Draft) -> PluginPlan:

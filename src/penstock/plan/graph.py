@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from penstock.config.references import Reference
 from penstock.config.server import ServerConfig
 from penstock.core.errors import Problem
 from penstock.expr import Expression
@@ -29,6 +30,8 @@ class PluginPlan:
     line: int
     definition: dict[str, Any] = field(default_factory=dict, repr=False)
     """The options as they were written, fit to be shown: references unresolved, secrets masked."""
+    secrets: tuple[tuple[str, Reference], ...] = ()
+    """References to secrets, each with the option of the plugin that it stands in."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name_as_written}"

@@ -7,7 +7,7 @@ import logging
 import os
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from penstock.runtime.leases import lease_opener
 from penstock.runtime.parts import Branch, Parts, Stage
 from penstock.runtime.pipeline import Pipeline
 from penstock.runtime.routes import topological
+from penstock.runtime.secrets import Renewal, SecretRefresher
 from penstock.sdk import Buffer, Context, DeadLetterWriter, PluginUse, Sink, SinkOptions, Source
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class Settings:
     wrap_sink: Callable[[Any], Any] | None = None
     """Put around every sink."""
     seed: int | None = None
+    renewal: Renewal | None = None
+    """How the plan is made anew once a secret has another value; None: secrets are not read again."""
 
 
 class Engine:
@@ -84,6 +87,7 @@ class Engine:
         self._files: dict[Path, DeadLetterFile] = {}
         self._writers: list[DeadLetterWriter] = []
         self._extensions: dict[str, Any] = {}
+        self._refreshing: asyncio.Task[None] | None = None
 
     # build
 
@@ -260,6 +264,18 @@ class Engine:
         for pipeline in self.pipelines.values():
             pipeline.start_workers()
         self._bringing = [loop.create_task(self._bring_up(pipeline)) for pipeline in self.pipelines.values()]
+        if self.settings.renewal is not None:
+            self._refreshing = loop.create_task(self._refresher(self.settings.renewal).run(), name="secrets")
+
+    def _refresher(self, renewal: Renewal) -> SecretRefresher:
+        running = tuple(pipeline for pipeline in self.plan.pipelines if pipeline.name in self.pipelines)
+        sinks = {
+            (name, index): branch.sink
+            for name, pipeline in self.pipelines.items()
+            for index, branch in enumerate(pipeline.parts.branches)
+        }
+        chance = random.Random(self._random.random())  # noqa: S311 (jitter, nothing secret)
+        return SecretRefresher(replace(self.plan, pipelines=running), renewal, sinks, self.registry, self.clock, chance)
 
     async def _bring_up(self, pipeline: Pipeline) -> None:
         try:
@@ -312,9 +328,10 @@ class Engine:
 
     async def shut_down(self, timeout_s: float) -> int:
         """Stop the sources, let everything out, close. Returns the exit code."""
-        for task in self._bringing:
+        beside = [*self._bringing, *([self._refreshing] if self._refreshing else [])]
+        for task in beside:
             task.cancel()
-        await asyncio.gather(*self._bringing, return_exceptions=True)
+        await asyncio.gather(*beside, return_exceptions=True)
         complete = True
         try:
             async with asyncio.timeout(timeout_s):

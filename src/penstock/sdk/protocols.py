@@ -176,6 +176,16 @@ class Limits:
 
 
 class Sink(Protocol):
+    """What every sink has.
+
+    A sink that can go on with other credentials has two members more. `renewable`: names of the options whose secrets
+    may change while it runs. `async renew(config)`: a secret in these options, and nothing else, has a new value;
+    `config` is made with it. What is under way ends with the options before, what comes later uses the new ones. It may
+    be called before `start` has come to its end, never after `stop`. Where it raises, the options before stay in use
+    and it is called again when the secret is next read. Of other plugins, and of other options, the log says that a
+    restart is needed.
+    """
+
     async def start(self) -> None:
         """Get ready. `Transient` is logged and tried again every 5 s for ever, `Permanent` ends the pipeline."""
 

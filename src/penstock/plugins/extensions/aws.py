@@ -1,7 +1,10 @@
 """Secrets of AWS Secrets Manager for `${{aws_secrets:<id>}}` and `${{aws_secrets:<id>:<key>}}`, and credential sets.
 
-A secret is read once, when the process starts; with a key it must hold a JSON object. `configurations` stands in the
-server configuration only.
+A secret is read when the process starts, and again every `refresh_interval`; with a key it must hold a JSON object.
+When a value has changed, the `opensearch` sink goes on with its new credentials: what is under way is finished with the
+old ones, nothing is lost or written twice. For any other plugin or option the log says that a restart is needed. A
+secret that cannot be read again keeps its value until the next attempt. Every unit reads its secrets itself.
+`configurations` stands in the server configuration only.
 """
 
 from __future__ import annotations
@@ -45,9 +48,9 @@ class SecretConfig(sdk.PluginConfig):
     sts_header_overrides: Annotated[dict[str, str], AfterValidator(_headers)] | None = None
     """Further headers of the request that assumes the role."""
     refresh_interval: sdk.Duration = REFRESH_INTERVAL_S_MIN
-    """Time after which a secret is out of date, at least an hour. A new value is used after a restart."""
+    """Time after which a secret is read again, at least an hour."""
     disable_refresh: bool = False
-    """Never take a secret for out of date."""
+    """Read the secret only when the process starts."""
     skip_validation_on_start: bool = False
     """Accepted; a secret that no reference names is never read."""
 

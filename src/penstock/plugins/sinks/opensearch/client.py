@@ -75,38 +75,64 @@ class Cluster:
         self._bulk_query = urlencode({"filter_path": FILTER_PATH}, safe="*,")
         self._http: HttpClient | None = None
         self._signer: Signer | None = None
+        self._left: dict[HttpClient, Signer | None] = {}
+        """Clients before `renew` that still wait for answers."""
+        self._connecting = asyncio.Lock()
 
     async def start(self) -> None:
         """Read certificates and make the client, if there is none. Raises `Permanent` where they cannot be used."""
-        if self._http is not None:  # it knows which hosts are down
-            return
-        config = self._config
+        async with self._connecting:
+            if self._http is None:  # one that is there knows which hosts are down
+                self._http, self._signer = await self._connect(self._config)
+
+    async def renew(self, config: Config) -> None:
+        """Send with other credentials from now on. Requests under way end with those they were sent with.
+
+        Returns once these have ended. Raises `Permanent` where the credentials cannot be used: nothing has changed.
+        """
+        async with self._connecting:
+            before, signing = self._http, self._signer
+            new, new_signing = await self._connect(config)
+            self._config = config
+            if before is None or self._http is not before:  # not started yet, or closed meanwhile
+                await _close(new, new_signing)
+                return
+            self._http, self._signer = new, new_signing
+            self._left[before] = signing
+        await before.idle()
+        if before in self._left:
+            del self._left[before]
+            await _close(before, signing)
+
+    async def _connect(self, config: Config) -> tuple[HttpClient, Signer | None]:
         signing = config.signing
         try:
             tls = await asyncio.to_thread(tls_context, config)
+            sign = None
             if signing is not None:
-                self._signer = signer("aoss" if signing.serverless else "es", signing.region, signing)
-            self._http = HttpClient(
+                sign = signer("aoss" if signing.serverless else "es", signing.region, signing)
+            http = HttpClient(
                 self._hosts,
                 headers=_credentials(config) if signing is None else None,
                 username=_username(config) if signing is None else None,
                 password=_password(config) if signing is None else None,
                 tls=tls,
                 proxy=config.proxy,
-                sign=self._signer,
+                sign=sign,
                 timeout_s=(config.socket_timeout or ANSWER_TIMEOUT_S * 1000) / 1000,
                 connect_timeout_s=(config.connect_timeout or CONNECT_TIMEOUT_S * 1000) / 1000,
             )
         except sdk.ConfigError as error:
             raise sdk.Permanent(str(error)) from error
+        return http, sign
 
     async def close(self) -> None:
-        http, self._http = self._http, None
-        signing, self._signer = self._signer, None
-        if http is not None:
-            await http.close()
-        if signing is not None:
-            await signing.close()
+        clients = self._left
+        if self._http is not None:
+            clients[self._http] = self._signer
+        self._http, self._signer, self._left = None, None, {}
+        for http, signing in clients.items():
+            await _close(http, signing)
 
     async def call(
         self,
@@ -172,9 +198,20 @@ class Cluster:
         return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())
 
 
+async def _close(http: HttpClient, signing: Signer | None) -> None:
+    await http.close()
+    if signing is not None:
+        await signing.close()
+
+
 def _index_of(item: bytes) -> str:
     ((_, target),) = sdk.decode(item.partition(b"\n")[0]).items()
     return str(target["_index"])
+
+
+def basic_credentials(config: Config) -> tuple[str | None, str | None]:
+    """User name and password."""
+    return _username(config), _password(config)
 
 
 def _username(config: Config) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from penstock import sdk
 from penstock.lib.http_client import Untrusted
-from penstock.plugins.sinks.opensearch.client import Cluster
+from penstock.plugins.sinks.opensearch.client import Cluster, basic_credentials
 from penstock.plugins.sinks.opensearch.documents import Documents
 from penstock.plugins.sinks.opensearch.indexes import IndexSetup, SetupRefused, permission_hint
 from penstock.plugins.sinks.opensearch.lookup import Lookup
@@ -46,6 +46,8 @@ _WHOLE_DOCUMENT = (b'{"index":', b'{"delete":')
 
 class OpenSearchSink:
     """Writes documents by bulk requests."""
+
+    renewable = frozenset(("username", "password", "api_token", "authentication"))
 
     def __init__(self, config: Config, ctx: sdk.Context) -> None:
         self._config = config
@@ -112,6 +114,17 @@ class OpenSearchSink:
 
     async def stop(self) -> None:
         await self._cluster.close()
+
+    async def renew(self, config: Config) -> None:
+        """Go on with other credentials. Where they cannot be used, raises and keeps those before."""
+        if basic_credentials(config) != basic_credentials(self._config):
+            self._meters.credentials_changed.add()
+        try:
+            await self._cluster.renew(config)
+        except Exception:
+            self._meters.refresh_errors.add()
+            raise
+        self._config = config
 
     def encode(self, batch: sdk.Batch) -> sdk.Items:
         items = self._documents.encode(batch)
@@ -385,6 +398,8 @@ class Meters:
         self.request_failed = scope.counter("bulkRequestFailed")
         self.request_latency = scope.timer("bulkRequestLatency")
         self.request_size = scope.summary("bulkRequestSizeBytes")
+        self.credentials_changed = scope.counter("credentialsChanged")
+        self.refresh_errors = scope.counter("clientRefreshErrors")
         self._bad = scope.counter("bulkBadRequestErrors")
         self._not_allowed = scope.counter("bulkRequestNotAllowedErrors")
         self._invalid = scope.counter("bulkRequestInvalidInputErrors")
