@@ -7,6 +7,7 @@ import functools
 import hashlib
 import hmac
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -199,6 +200,10 @@ async def test_a_role_is_assumed_once_for_all_clients_of_it(monkeypatch: pytest.
         for sent, _ in server.requests:
             assert "Credential=AKIDROLE1/" in sent["authorization"]
             assert sent["x-amz-security-token"] == "token1"
+        named = await sessions.client("dynamodbstreams", access, wire=True, session_prefix="s3-dlq")
+        await named.get_records(ShardIterator="x")
+        assert re.fullmatch("s3-dlq-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", server.roles[1][1]["RoleSessionName"])
+        assert "Credential=AKIDROLE2/" in server.requests[-1][0]["authorization"]
         other = await sessions.client("dynamodbstreams", AwsOptions(region="eu-west-1"), wire=True)
         await other.get_records(ShardIterator="z")
         assert "Credential=AKIDOWN/" in server.requests[-1][0]["authorization"]

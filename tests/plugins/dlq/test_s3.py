@@ -43,7 +43,8 @@ class FakeS3:
     async def __aexit__(self, *_error: object) -> None:
         self.users -= 1
 
-    async def client(self, service: str, access: Any, *, s3_style: S3Style) -> FakeS3:
+    async def client(self, service: str, access: Any, *, s3_style: S3Style, session_prefix: str) -> FakeS3:
+        assert session_prefix == "s3-dlq"
         assert service == "s3"
         self.styles.append(s3_style)
         return self

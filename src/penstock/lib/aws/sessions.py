@@ -30,6 +30,9 @@ class Access(Protocol):
     def sts_header_overrides(self) -> Mapping[str, str] | None: ...
 
 
+SESSION_PREFIX = "penstock"
+
+
 class Role(NamedTuple):
     """A role to assume; the region is where its session is asked for."""
 
@@ -37,6 +40,8 @@ class Role(NamedTuple):
     arn: str
     external_id: str | None
     headers: tuple[tuple[str, str], ...]
+    session_prefix: str = SESSION_PREFIX
+    """The name of the session is this, a hyphen and a UUID: CloudTrail shows it."""
 
 
 class S3Style(NamedTuple):
@@ -48,12 +53,12 @@ class S3Style(NamedTuple):
     """Send no checksums but those the caller gives, for stores that know `Content-MD5` only."""
 
 
-def role_of(access: Access) -> Role | None:
+def role_of(access: Access, session_prefix: str = SESSION_PREFIX) -> Role | None:
     """The role that the options name, None for the credentials of the process itself."""
     if not access.sts_role_arn:
         return None
     headers = tuple(sorted((access.sts_header_overrides or {}).items()))
-    return Role(access.region, access.sts_role_arn, access.sts_external_id, headers)
+    return Role(access.region, access.sts_role_arn, access.sts_external_id, headers, session_prefix)
 
 
 class AwsSessions:
@@ -79,13 +84,22 @@ class AwsSessions:
             self._clients.clear()
             await self._open.aclose()
 
-    async def client(self, service: str, access: Access, *, wire: bool = False, s3_style: S3Style | None = None) -> Any:
+    async def client(
+        self,
+        service: str,
+        access: Access,
+        *,
+        wire: bool = False,
+        s3_style: S3Style | None = None,
+        session_prefix: str = SESSION_PREFIX,
+    ) -> Any:
         """The client of `service` with the region and role of `access`; never close it.
 
         It does not retry: the caller knows better how long a call may take. With `wire`, JSON replies come as they are
         on the wire (numbers for times, base64 text for binary), at a fraction of the cost of botocore's own parser.
+        `session_prefix` begins the name of the session where a role is assumed.
         """
-        key = (service, access.region, role_of(access), wire, s3_style or S3Style())
+        key = (service, access.region, role_of(access, session_prefix), wire, s3_style or S3Style())
         made = self._clients.get(key)
         if made is None or (made.done() and (made.cancelled() or made.exception() is not None)):
             made = self._clients[key] = asyncio.ensure_future(self._make_client(*key))
@@ -184,7 +198,7 @@ def _assume(session: Any, role: Role) -> None:
     def sts(service: str, **credentials: str | None) -> Any:
         return source.create_client(service, region_name=role.region, **credentials)
 
-    extra = {"RoleSessionName": f"penstock-{uuid.uuid4()}"}
+    extra = {"RoleSessionName": f"{role.session_prefix}-{uuid.uuid4()}"}
     if role.external_id:
         extra["ExternalId"] = role.external_id
 

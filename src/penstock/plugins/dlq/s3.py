@@ -25,6 +25,7 @@ from penstock.lib.dated_path import compile_dated_path
 VERSION = 2
 """Major version of the record format."""
 OBJECT_BYTES_MAX = 16 * 1024 * 1024
+SESSION_PREFIX = "s3-dlq"
 ATTEMPTS_MAX = 3
 RETRY_DELAY_S_MIN = 0.2
 _ROLE = re.compile(r"arn:[^:]+:iam:[^:]*:[^:]*:role/.+")
@@ -236,7 +237,9 @@ class S3DeadLetters:
             try:
                 if self._sessions is None:
                     self._sessions = await sessions().__aenter__()
-                client = await self._sessions.client("s3", self._config, s3_style=self._style)
+                client = await self._sessions.client(
+                    "s3", self._config, s3_style=self._style, session_prefix=SESSION_PREFIX
+                )
                 await client.put_object(**call)
             except Exception as raised:
                 error = raised if isinstance(raised, sdk.Permanent) else verdict(raised)
