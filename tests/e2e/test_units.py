@@ -243,9 +243,7 @@ def test_units_end_when_their_supervisor_is_gone(opensearch, start_engine, numbe
     start_engine(yaml, arguments=TWO).wait_ready().stop()
 
 
-def test_a_restart_waits_for_the_units_of_a_run_that_was_killed(
-    opensearch, fault_proxy, start_engine, numbers, prefix
-):
+def test_a_restart_waits_for_the_units_of_a_run_that_was_killed(opensearch, fault_proxy, start_engine, numbers, prefix):
     proxy = fault_proxy(opensearch.url)
     port = free_port()
     yaml = LOGS.replace("PORT", str(port)).replace("ACKNOWLEDGMENTS", "false").replace("URL", proxy.url)
