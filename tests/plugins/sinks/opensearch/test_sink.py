@@ -514,7 +514,7 @@ def test_credentials_and_compression_on_the_wire():
         assert base64.b64decode(request.headers["Authorization"].removeprefix("Basic ")).decode() == "u:päss"
         assert request.headers["Content-Encoding"] == "gzip"
         assert request.headers["Content-Type"] == "application/x-ndjson"
-        assert request.query["filter_path"] == "errors,took,items.*.error,items.*.status,items.*._index,items.*._id"
+        assert request.query["filter_path"] == "errors,took,items.*.error,items.*.status,items.*._index"
         sink = await start(
             {"index": "logs", "authentication": {"api_token": "t0ken"}, "enable_request_compression": False}
         )

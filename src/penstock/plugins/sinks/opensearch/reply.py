@@ -11,7 +11,7 @@ from enum import Enum, auto
 
 import msgspec
 
-FILTER_PATH = "errors,took,items.*.error,items.*.status,items.*._index,items.*._id"
+FILTER_PATH = "errors,took,items.*.error,items.*.status,items.*._index"
 _HEAD_BYTES = 512
 _NOT_FOUND = re.compile(rb'"status": ?404')
 
