@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def orphaned(tmp_path: Path) -> tuple[Path, subprocess.Popen[str]]:
+def orphaned(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     """A directory that a process has taken over from one that has ended, as units do."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

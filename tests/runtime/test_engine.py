@@ -14,7 +14,7 @@ from penstock.core.errors import Failure, Permanent, Transient
 from penstock.plan import Plan, make_plan
 from penstock.runtime.engine import EXIT_CONFIG, EXIT_FAILED, EXIT_NOT_DRAINED, EXIT_OK, Engine, Settings
 from penstock.sdk import Output
-from penstock.testing.fakes import ListSource, MemoryBulkSink, MemoryDeadLetters
+from penstock.testing.fakes import EndlessSource, ListSource, MemoryBulkSink, MemoryDeadLetters
 from penstock.testing.virtual import LoopClock, run_virtual
 
 TWO = """
@@ -52,24 +52,6 @@ def batches(count: int) -> list[Batch]:
     return [Batch([{"n": n}]) for n in range(count)]
 
 
-class Endless:
-    """A source that brings an event a second until it is stopped."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._stopped = asyncio.Event()
-
-    async def run(self, output: Output) -> None:
-        output.started()
-        while not self._stopped.is_set():
-            await output.write(Batch([{"n": self.count}]), 10)
-            self.count += 1
-            await asyncio.sleep(1)
-
-    async def stop(self) -> None:
-        self._stopped.set()
-
-
 class Broken(MemoryBulkSink):
     def __init__(self, *errors: Exception) -> None:
         super().__init__()
@@ -95,7 +77,7 @@ def test_when_all_sources_have_ended_the_engine_ends() -> None:
 def test_one_failing_pipeline_leaves_the_others_running() -> None:
     async def run() -> None:
         good = MemoryBulkSink()
-        source = Endless()
+        source = EndlessSource()
         sinks = {("one", 0): Broken(Permanent("bad mapping")), ("two", 0): good}
         engine = engine_of(TWO, {"one": ListSource(batches(3)), "two": source}, sinks)
         running = asyncio.create_task(engine.run())
@@ -112,7 +94,7 @@ def test_one_failing_pipeline_leaves_the_others_running() -> None:
 def test_stop_on_failure_is_an_option() -> None:
     async def run() -> None:
         sinks = {("one", 0): Broken(Permanent("bad")), ("two", 0): MemoryBulkSink()}
-        engine = engine_of(TWO, {"one": Endless(), "two": Endless()}, sinks, stop_on_failure=True)
+        engine = engine_of(TWO, {"one": EndlessSource(), "two": EndlessSource()}, sinks, stop_on_failure=True)
         assert await engine.run() == EXIT_FAILED
 
     run_virtual(run())
@@ -121,7 +103,7 @@ def test_stop_on_failure_is_an_option() -> None:
 def test_a_source_waits_until_every_sink_behind_it_is_ready() -> None:
     async def run() -> None:
         sink = Broken(*[Transient("no permissions for [cluster:monitor/state]")] * 3)
-        source = Endless()
+        source = EndlessSource()
         engine = engine_of(CHAIN, {"first": source}, {("second", 0): sink})
         running = asyncio.create_task(engine.run())
         await asyncio.sleep(14)
@@ -140,7 +122,7 @@ def test_a_source_waits_until_every_sink_behind_it_is_ready() -> None:
 
 def test_what_is_connected_to_a_failed_pipeline_fails_with_it() -> None:
     async def run() -> None:
-        engine = engine_of(CHAIN, {"first": Endless()}, {("second", 0): Broken(Permanent("bad"))})
+        engine = engine_of(CHAIN, {"first": EndlessSource()}, {("second", 0): Broken(Permanent("bad"))})
         assert await engine.run() == EXIT_FAILED
         assert {pipeline.state for pipeline in engine.pipelines.values()} == {"FAILED"}
 

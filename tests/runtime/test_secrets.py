@@ -14,7 +14,6 @@ import pytest
 from aiohttp import web
 
 from penstock.config.documents import parse_pipelines
-from penstock.core.batch import Batch
 from penstock.core.errors import Permanent, Transient
 from penstock.core.metrics import Registry
 from penstock.plan import Plan, make_plan, resolve_references
@@ -22,8 +21,7 @@ from penstock.plugins.extensions import aws as extension
 from penstock.runtime import secrets as secrets_module
 from penstock.runtime.engine import EXIT_OK, Engine, Settings
 from penstock.runtime.secrets import JITTER_S, Renewal
-from penstock.sdk import Output
-from penstock.testing.fakes import MemoryBulkSink, MemoryDeadLetters
+from penstock.testing.fakes import EndlessSource, MemoryBulkSink, MemoryDeadLetters
 from penstock.testing.opensearch import FakeOpenSearch
 from penstock.testing.virtual import LoopClock, run_virtual
 
@@ -77,25 +75,6 @@ class Reader(extension.Secrets):
         return self._store.texts[secret.secret_id]
 
 
-class Source:
-    """Brings an event now and then until it is stopped."""
-
-    def __init__(self, pause_s: float) -> None:
-        self.count = 0
-        self._pause_s = pause_s
-        self._stopped = asyncio.Event()
-
-    async def run(self, output: Output) -> None:
-        output.started()
-        while not self._stopped.is_set():
-            await output.write(Batch([{"n": self.count}]), 10)
-            self.count += 1
-            await asyncio.sleep(self._pause_s)
-
-    async def stop(self) -> None:
-        self._stopped.set()
-
-
 class RenewableSink(MemoryBulkSink):
     """Keeps the options it is given, unless it is told to refuse them."""
 
@@ -137,7 +116,7 @@ class Run:
 
         async def main() -> None:
             plan, renewal = await resolved(TEXT.replace("HOST", "'http://localhost:9200'"))
-            source = Source(10.0)
+            source = EndlessSource(10.0)
             settings = Settings(
                 sources={"p": source}, sinks={("p", 0): self.sink}, dead_letters=MemoryDeadLetters(), environ={},
                 seed=1, renewal=renewal,
@@ -315,7 +294,7 @@ def test_a_rotated_password_reaches_the_servers(monkeypatch: pytest.MonkeyPatch)
             name: secret.model_copy(update={"refresh_interval": 0.01}) for name, secret in aws.config.secrets.items()
         }
         plan = replace(plan, extensions=(replace(aws, config=aws.config.model_copy(update={"secrets": often})),))
-        source, registry = Source(0.001), Registry()
+        source, registry = EndlessSource(0.001), Registry()
         engine = Engine(plan, Settings(sources={"p": source}, environ={}, renewal=renewal), registry)
         running = asyncio.create_task(engine.run())
         while len(senders(server)) < 5:

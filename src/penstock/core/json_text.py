@@ -36,7 +36,7 @@ def encode(value: Any) -> bytes:
 
 
 def encode_line(value: Any) -> bytes:
-    """The same with a newline at its end."""
+    """What `encode` gives, and a newline: made at once, so that the text is not copied for it."""
     try:
         return orjson.dumps(value, _fragment, orjson.OPT_APPEND_NEWLINE)
     except TypeError:

@@ -31,6 +31,25 @@ class ListSource:
         """It ends by itself."""
 
 
+class EndlessSource:
+    """Brings an event every `pause_s` seconds until it is stopped; `count` tells how many."""
+
+    def __init__(self, pause_s: float = 1.0) -> None:
+        self.count = 0
+        self._pause_s = pause_s
+        self._stopped = asyncio.Event()
+
+    async def run(self, output: Output) -> None:
+        output.started()
+        while not self._stopped.is_set():
+            await output.write(Batch([{"n": self.count}]), 10)
+            self.count += 1
+            await asyncio.sleep(self._pause_s)
+
+    async def stop(self) -> None:
+        self._stopped.set()
+
+
 class MemoryBulkSink:
     """A bulk sink that keeps what arrives; `respond` decides about each request."""
 

@@ -338,7 +338,6 @@ class BulkDelivery:
             target = self._sink.dead_letter(item.data) | metadata_told(item.parcel.meta(item.slot))
             if item.attempts:
                 target["attempts"] = item.attempts
-            target |= metadata_told(item.parcel.meta(item.slot))
             letters.append(
                 self._around.letter({**target, "status": failure.status, "message": failure.reason, **failure.details})
             )

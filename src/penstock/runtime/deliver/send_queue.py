@@ -151,10 +151,12 @@ class SendQueue:
 
 def _first_of(piece: Piece, room: int, count_max: int, *, at_least: bool) -> Piece | None:
     """Cut off what fits from the front of a piece, with `at_least` one item; None when nothing does."""
+    items = piece.parcel.items()
     fit = size = 0
-    for data in piece.data:
-        if fit >= count_max or (size + len(data) > room and (fit or not at_least)):
+    for place in piece.places:
+        bytes_more = len(items[place])
+        if fit >= count_max or (size + bytes_more > room and (fit or not at_least)):
             break
-        size += len(data)
+        size += bytes_more
         fit += 1
     return piece.cut(fit, size) if fit else None

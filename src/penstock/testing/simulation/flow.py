@@ -67,3 +67,14 @@ def destinations(
             yield sink.name, one
             if sink.forward is not None:
                 yield from destinations(scenario, scenario.pipeline(sink.forward), one, n, parked, refused)
+
+
+def sinks_of(scenario: Scenario, pipeline: PipelineSpec) -> Iterator[str]:
+    """Every sink that an event may come to from the head of a pipeline."""
+    for sink in pipeline.sinks:
+        if sink.kind == "pipeline":
+            yield from sinks_of(scenario, scenario.pipeline(sink.name))
+            continue
+        yield sink.name
+        if sink.forward is not None:
+            yield from sinks_of(scenario, scenario.pipeline(sink.forward))

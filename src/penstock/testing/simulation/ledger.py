@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from penstock.runtime.dead_letters import DeadLetter
-from penstock.testing.simulation.flow import destinations, number_of, part_id
+from penstock.testing.simulation.flow import destinations, number_of, part_id, sinks_of
 from penstock.testing.simulation.scenario import FAILURES, Event, Scenario
 
 VIOLATIONS_MAX = 20
@@ -218,24 +218,31 @@ class Ledger:
             self._check_once()
 
     def _check_newest(self, versions: dict[str, dict[str, int]]) -> None:
-        in_part = self._read_again_in_part() if self.scenario.ids == "plain" else set()
+        given_up: set[str] = set()
+        in_part: dict[str, set[str]] = {}
+        if self.scenario.ids == "plain":  # without versions anything may be last where older ones come again alone
+            given_up = {self.event(number).id for number in self.excused}
+            in_part = self._read_again_in_part()
         for (sink, id_), newest in self.newest.items():
             if sink == FAILURES or sink not in versions or sink in self.deleted or (sink, id_) in self.refused_ids:
                 continue
-            if id_.partition("~")[0] in in_part:  # without versions anything may be last
+            root = id_.partition("~")[0]
+            if root in given_up or root in in_part.get(sink, ()):
                 continue
             found = versions[sink].get(id_, 0)
             if found != newest:
                 self.violate(f"{sink}/{id_} has version {found} in the end, the newest delivered is {newest}")
 
-    def _read_again_in_part(self) -> set[str]:
-        """Ids whose older versions a sink may get again without the newest.
-
-        The source gave that up, or the sink before refused it.
-        """
-        forwarding = {sink.name for spec in self.scenario.pipelines for sink in spec.sinks if sink.forward is not None}
-        refused = {id_.partition("~")[0] for sink, id_ in self.refused_ids if sink in forwarding}
-        return refused | {self.event(number).id for number in self.excused}
+    def _read_again_in_part(self) -> dict[str, set[str]]:
+        """By sink, the ids whose older versions it may get again without the newest: the sink before refused that."""
+        found: dict[str, set[str]] = {}
+        for spec in self.scenario.pipelines:
+            for sink in spec.sinks:
+                refused = {id_.partition("~")[0] for name, id_ in self.refused_ids if name == sink.name}
+                if sink.forward is not None and refused:
+                    for name in sinks_of(self.scenario, self.scenario.pipeline(sink.forward)):
+                        found.setdefault(name, set()).update(refused)
+        return found
 
     def _check_once(self) -> None:
         expected: Counter[tuple[str, str]] = Counter()
