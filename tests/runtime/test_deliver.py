@@ -13,6 +13,7 @@ from penstock.core.batch import Batch
 from penstock.core.errors import Failure, Permanent, Transient, Unreachable
 from penstock.core.handle import Handle
 from penstock.runtime.deliver import BulkDelivery, Surroundings, WriteDelivery, bulk
+from penstock.runtime.deliver.pace import STRAINED_BYTES_MIN, STRAINED_REQUESTS, Pace
 from penstock.sdk import Context, Items, Limits
 from penstock.testing.fakes import MemoryBulkSink, MemoryDeadLetters, MemorySink, Reply
 from penstock.testing.virtual import LoopClock, run_virtual
@@ -414,6 +415,39 @@ def test_refused_items_do_not_hold_the_room_of_their_load() -> None:
         assert rig.done == 1 and rig.outcomes == [False]
 
     run_virtual(run())
+
+
+def test_a_refused_request_does_not_hold_the_room_of_its_loads() -> None:
+    async def run() -> None:
+        sink = MemoryBulkSink(lambda documents: Transient("429"))
+        rig = Rig(sink)
+        rig.submit(numbers(0, 100))
+        await asyncio.sleep(0.01)
+        assert rig.done == 1 and rig.delivery.pending() == 100 and rig.outcomes == []
+        await rig.delivery.close()
+        assert rig.done == 1 and rig.outcomes == [False]
+
+    run_virtual(run())
+
+
+def test_while_a_server_refuses_requests_are_smaller() -> None:
+    """With a full buffer; once it has taken enough of them they are as large as before."""
+    limits = Limits(request_bytes_max=5 * 1024 * 1024, flush_timeout_s=1.0)
+    now = 0.0
+    pace = Pace(lambda: now, random.Random(1))
+
+    def is_sent(size_bytes: int) -> bool:
+        return pace.start_at(limits, 1, size_bytes, is_full=True) is None
+
+    assert not is_sent(STRAINED_BYTES_MIN)
+    pace.strain()
+    assert is_sent(STRAINED_BYTES_MIN) and not is_sent(STRAINED_BYTES_MIN - 1)
+    for _ in range(STRAINED_REQUESTS):
+        assert is_sent(STRAINED_BYTES_MIN)
+        pace.well()
+    assert not is_sent(STRAINED_BYTES_MIN)
+    pace.strike(Transient("429"), reached=True, lanes=4)
+    assert is_sent(STRAINED_BYTES_MIN)
 
 
 def test_beyond_its_own_room_refused_items_hold_that_of_the_buffer(monkeypatch: pytest.MonkeyPatch) -> None:

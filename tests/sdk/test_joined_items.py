@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.json_text import encode
-from penstock.sdk import JoinedItems, objects_of, texts_of
+from penstock.sdk import JoinedItems, select, sent_before, texts_of
 
 HEAD = b'{"index":{"_index":"logs"}}\n'
 TEXTS = st.text(st.sampled_from('aZ019 ,\n\r\t\x0b\x1c\x85\u2028{}"\\ß😀'), max_size=12)
@@ -24,14 +24,11 @@ def test_documents_behind_their_action_lines_come_apart(bodies, data):
     assert joined[1:] == items[1:]
     assert b"".join(texts_of(joined)) == b"".join(items)
     assert len(texts_of(joined)) == 2
-
-
-def test_an_item_keeps_its_identity_once_it_was_asked_for():
-    joined = JoinedItems(HEAD, [2 * (HEAD + b"{}\n")], 2)
-    assert list(objects_of(joined)) == [joined]
-    last = joined[1]
-    assert [id(one) for one in objects_of(joined)] == [id(last)]
-    assert [id(item) for item in joined] == [id(joined[0]), id(last)]
+    chosen = sorted(data.draw(st.sets(st.integers(0, len(items) - 1))))
+    some = select(joined, chosen)
+    assert isinstance(some, JoinedItems)
+    assert list(some) == [items[number] for number in chosen]
+    assert (len(some), b"".join(texts_of(some))) == (len(chosen), b"".join(some))
 
 
 def test_there_is_no_item_behind_the_last():
@@ -39,7 +36,8 @@ def test_there_is_no_item_behind_the_last():
         JoinedItems(HEAD, [HEAD + b"{}\n"], 1)[1]
 
 
-def test_a_plain_list_is_its_own_texts_and_objects():
+def test_a_plain_list_is_its_own_texts():
     items = [b"a", b"b"]
     assert texts_of(items) is items
-    assert objects_of(items) is items
+    assert select(items, [1]) == [b"b"]
+    assert sent_before(items) is None

@@ -113,7 +113,7 @@ class BufferTooSmall(BufferFull):
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):
-    """One item that a sink could not write. An overloaded server makes very many of them."""
+    """One item that a sink could not write."""
 
     index: int
     """Position in the items given to `send`."""

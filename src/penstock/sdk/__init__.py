@@ -28,7 +28,8 @@ from penstock.sdk.aws_options import AwsOptions
 from penstock.sdk.context import Context, SinkOptions
 from penstock.sdk.dead_letters import DeadLetter, DeadLetterQueue, DeadLetterWriter, metadata_told, read_metadata
 from penstock.sdk.example import Example
-from penstock.sdk.joined_items import Joined, JoinedItems, objects_of, pick, texts_of
+from penstock.sdk.failures import Failures
+from penstock.sdk.joined_items import Joined, JoinedItems, select, sent_before, texts_of
 from penstock.sdk.notes import Around, Note, SinkUse, SourceUse
 from penstock.sdk.options import (
     ALWAYS,
@@ -98,6 +99,7 @@ __all__ = [
     "Expression",
     "ExpressionError",
     "Failure",
+    "Failures",
     "Gauge",
     "Handle",
     "HoldingProcessor",
@@ -144,9 +146,9 @@ __all__ = [
     "encode",
     "encode_line",
     "metadata_told",
-    "objects_of",
-    "pick",
     "read_metadata",
+    "select",
+    "sent_before",
     "texts_of",
     "valid_format",
 ]

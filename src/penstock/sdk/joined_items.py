@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import overload
 
 
@@ -11,7 +11,7 @@ class Joined(Sequence[bytes]):
     """A sequence of items whose bytes exist as fewer, longer texts.
 
     Joining while encoding, sizes without looking at each item and no object per item halve what an item costs on its
-    way. An item that was asked for keeps its identity.
+    way.
     """
 
     __slots__ = ()
@@ -22,9 +22,12 @@ class Joined(Sequence[bytes]):
         """What the items make when they are joined, in one or more parts."""
 
     @property
+    def sent_before(self) -> bytes | None:
+        """A byte for each item, 1 for those of which an earlier request was refused; None where there are none."""
+        return None
+
     @abstractmethod
-    def objects(self) -> Iterable[Sequence[bytes] | bytes]:
-        """What there is of them in memory: items, and joined ones of which none was asked for."""
+    def __iter__(self) -> Iterator[bytes]: ...
 
     @overload
     def __getitem__(self, place: int) -> bytes: ...
@@ -33,49 +36,44 @@ class Joined(Sequence[bytes]):
     def __getitem__(self, place: slice) -> Sequence[bytes]: ...
 
     def __getitem__(self, place: int | slice) -> bytes | Sequence[bytes]:
-        if isinstance(place, slice):
-            return list(self)[place]
-        return self.pick([range(len(self))[place]])[0]
-
-    @abstractmethod
-    def pick(self, places: Sequence[int]) -> list[bytes]:
-        """The items at these places, which ascend."""
+        return list(self)[place]
 
 
 class JoinedItems(Joined):
     """Items that begin alike: each is the line `head` and a line of its own."""
 
-    __slots__ = ("_count", "_head", "_items", "_lines", "_texts")
+    __slots__ = ("_count", "_head", "_texts")
 
     def __init__(self, head: bytes, texts: Sequence[bytes], count: int) -> None:
         self._head = head
         self._texts = texts
         self._count = count
-        self._lines: list[bytes] | None = None
-        self._items: dict[int, bytes] = {}
 
     @property
     def texts(self) -> Sequence[bytes]:
         return self._texts
 
-    @property
-    def objects(self) -> Iterable[Sequence[bytes] | bytes]:
-        return self._items.values() or (self,)
-
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self.pick(range(self._count)))
+        head = self._head
+        return iter([head + line for line in self._lines()])
 
-    def pick(self, places: Sequence[int]) -> list[bytes]:
-        lines = self._lines
-        if lines is None:
-            lines = self._lines = b"".join(self._texts).split(b"\n")[1::2]
-        head, get = self._head, self._items.get
-        items = [get(place) or b"%b%b\n" % (head, lines[place]) for place in places]
-        self._items.update(zip(places, items, strict=True))
-        return items
+    def select(self, places: Sequence[int]) -> JoinedItems:
+        """Those at the places, which ascend."""
+        lines, head = self._lines(), self._head
+        text = head + head.join([lines[place] for place in places]) if places else b""
+        return JoinedItems(head, [text], len(places))
+
+    def _lines(self) -> list[bytes]:
+        """The second lines of the items."""
+        text = b"".join(self._texts)
+        lines = text.split(self._head)
+        del lines[0]
+        if len(lines) != self._count:  # a document that looks like the line before it
+            lines = [line + b"\n" for line in text.split(b"\n")[1::2]]
+        return lines
 
 
 def texts_of(items: Sequence[bytes]) -> Sequence[bytes]:
@@ -83,11 +81,11 @@ def texts_of(items: Sequence[bytes]) -> Sequence[bytes]:
     return items.texts if isinstance(items, Joined) else items
 
 
-def pick(items: Sequence[bytes], places: Sequence[int]) -> list[bytes]:
-    """Those of `items` at the places, which ascend; quicker than asking for each."""
-    return items.pick(places) if isinstance(items, Joined) else [items[place] for place in places]
+def select(items: Sequence[bytes], places: Sequence[int]) -> Sequence[bytes]:
+    """Those of `items` at the places, which ascend; joined ones stay joined."""
+    return items.select(places) if isinstance(items, JoinedItems) else [items[place] for place in places]
 
 
-def objects_of(items: Sequence[bytes]) -> Iterable[Sequence[bytes] | bytes]:
-    """What there is of `items` in memory: themselves, and joined ones of which none was asked for."""
-    return items.objects if isinstance(items, Joined) else items
+def sent_before(items: Sequence[bytes]) -> bytes | None:
+    """Which of `items` are tried again: a byte for each, 1 for those; None where all are sent for the first time."""
+    return items.sent_before if isinstance(items, Joined) else None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from itertools import compress
-from operator import attrgetter
+from itertools import accumulate, compress
 from typing import Any
 
 from penstock.core.batch import Batch, concat
@@ -17,7 +16,7 @@ from penstock.runtime.deliver.pace import DRAIN_DELAY_S_MAX, Pace
 from penstock.runtime.deliver.parcels import Item, Parcel, Part, Piece, Request, items_of
 from penstock.runtime.deliver.send_queue import SendQueue
 from penstock.runtime.deliver.surroundings import SinkState, Surroundings, plain
-from penstock.sdk import BulkSink, DeadLetter, metadata_told, pick, texts_of
+from penstock.sdk import BulkSink, DeadLetter, Failures, metadata_told
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class BulkDelivery:
         if rejected:
             self._run(self._bury_rejected(parcel, rejected))
         if items.data:
-            self._queue.put_parcel(parcel, items.keys)
+            self._queue.put_parcel(parcel, items)
             if not self._pumping:
                 # Once the chain has given all it has: the chunks of one load travel together.
                 self._pumping = True
@@ -131,9 +130,11 @@ class BulkDelivery:
     async def _send(self, parts: list[Part], count: int, dead: Dead) -> None:
         """Send and settle: every item of `parts` has ended, waits for its retry, or is in `dead` afterwards."""
         try:
-            failures = await self._sink.send(Request(parts, count))
+            failures = Failures.of(await self._sink.send(Request(parts, count)))
         except Unreachable as error:
             self._strike(error, reached=False)
+            for part in parts:
+                part.sent = True
             self._queue.put_back(parts)
         except Transient as error:
             self._try_again(parts, self._strike(error, reached=True), str(error), dead)
@@ -163,65 +164,57 @@ class BulkDelivery:
 
     # what became of the items
 
-    def _settle(self, parts: Sequence[Part], failures: Sequence[Failure], dead: Dead) -> None:
+    def _settle(self, parts: Sequence[Part], failures: Failures, dead: Dead) -> None:
         """Some items were refused."""
-        sorted_out = _by_part(parts, failures)
-        levels = _next_levels(sorted_out)
+        refused = _by_part(parts, failures)
+        levels = _next_levels(parts, refused)
+        self._have_arrived([part for number, part in enumerate(parts) if number not in refused])
         again: dict[float, list[Part]] = {}
-        self._have_arrived([part for part, _, refused in sorted_out if not refused])
-        for part, offsets, refused in sorted_out:
-            if not refused:
-                continue
-            if isinstance(part, Piece):
-                self._end_others(part, offsets)
-            for rest, failure in _by_answer(part, offsets, refused):
+        for number, reasons in refused.items():
+            part = parts[number]
+            if isinstance(part, Piece) and (arrived := _others(part, reasons)) is not None:
+                self._end_some(part, arrived)
+            if isinstance(part, Piece) and len(reasons) > 1:
+                part.data = list(part.data)  # taken apart once, not for each reason
+            waiting: dict[tuple[float | None, bool], list[int]] = {}
+            for offsets, failure in reasons:
                 if not failure.retryable:
-                    dead.append((rest.items()[0], failure))
-                    continue
-                rest.attempts += failure.counts
-                if failure.counts and self._exhausted(rest.attempts):
-                    dead += [(item, self._out_of_retries(failure.reason)) for item in rest.items()]
-                    continue
+                    dead += [(item, failure) for item in part.select(offsets).items()]
+                elif failure.counts and self._exhausted(part.attempts + 1):
+                    out_of_retries = self._out_of_retries(failure.reason)
+                    dead += [(item, out_of_retries) for item in part.select(offsets).items()]
+                else:
+                    waiting.setdefault((failure.retry_after_s, failure.counts), []).extend(offsets)
+            for (after, counts), offsets in waiting.items():
+                rest = part.select(sorted(offsets) if len(reasons) > 1 else offsets)
+                if counts:
+                    self._pace.strain()
+                    rest.attempts += 1
                 rest.level = levels[part.level]
-                after = failure.retry_after_s
+                rest.sent = True
                 again.setdefault(-float(rest.level) if after is None else after, []).append(rest)
-        for after, items in again.items():
-            self._retry_later(self._pace.backoff_s(int(-after)) if after < 0 else self._pace.wait_s(after), items)
+        for after, rests in again.items():
+            self._retry_later(self._pace.backoff_s(int(-after)) if after < 0 else self._pace.wait_s(after), rests)
 
-    def _end_others(self, piece: Piece, refused: Sequence[int]) -> None:
-        """The items of a piece but those at the offsets `refused` have arrived; their bytes are of no use any more."""
-        if len(refused) == len(piece):
-            return
-        parcel = piece.parcel
-        arrived = bytearray(b"\1") * len(piece)
-        for offset in refused:
-            arrived[offset] = 0
+    def _end_some(self, piece: Piece, arrived: bytes | bytearray) -> None:
+        """The items of a piece that are marked have arrived."""
         if piece.keys is not None:
             self._queue.are_free(list(compress(piece.keys, arrived)))
-        if piece.is_whole:
-            self._end_written(parcel, list(compress(parcel.slots, arrived)))
-            left = [b""] * len(piece)
-            for offset, item in zip(refused, pick(parcel.data, refused), strict=True):
-                left[offset] = item
-            parcel.data = left
-            return
-        items = parcel.items()
-        places = list(compress(piece.places, arrived))
-        self._end_written(parcel, [parcel.slots[place] for place in places])
-        for place in places:
-            items[place] = b""
+        self._end_written(piece.parcel, list(compress(piece.slots, arrived)))
 
     def _have_arrived(self, parts: Sequence[Part]) -> None:
         """These were written, and with an item those that it replaced. A parcel hears of all its items at once."""
         written: dict[Parcel, list[int]] = {}
         for part in parts:
             if isinstance(part, Piece):
+                part.parcel.parts.discard(part)
                 self._end_written(part.parcel, part.slots)
                 if part.keys is not None:
                     self._queue.are_free(part.keys)
                 continue
             replaced, part.replaced = part.replaced, None
             for item in (*(replaced or ()), part):
+                item.parcel.parts.discard(item)
                 slots = written.get(item.parcel)
                 if slots is None:
                     written[item.parcel] = [item.slot]
@@ -241,6 +234,7 @@ class BulkDelivery:
 
     def _end_item(self, item: Item, *, ok: bool) -> None:
         self._queue.has_ended(item)
+        item.parcel.parts.discard(item)
         self._end(item.parcel, (item.slot,), ok=ok)
 
     def _end(self, parcel: Parcel, slots: Sequence[int], *, ok: bool) -> None:
@@ -259,6 +253,7 @@ class BulkDelivery:
         rest: list[Part] = []
         for part in parts:
             part.attempts += 1
+            part.sent = True
             if self._exhausted(part.attempts):
                 dead += [(item, self._out_of_retries(reason)) for item in part.items()]
             else:
@@ -268,6 +263,8 @@ class BulkDelivery:
             self._queue.put_back(rest)
             return
         self._resting += 1
+        for part in rest:
+            self._keep(part.parcel)
 
         def go_on() -> None:
             self._resting -= 1
@@ -292,7 +289,7 @@ class BulkDelivery:
         """Give the room of the whole load back, as long as there is room for what is left of it."""
         if parcel.on_done is None or not parcel.is_bare or self._kept_bytes >= RETRY_BYTES_MAX:
             return
-        parcel.kept_bytes = sum(map(len, texts_of(parcel.data)))
+        parcel.kept_bytes = sum([part.size_bytes for part in parcel.parts])
         self._kept_bytes += parcel.kept_bytes
         parcel.give_room()
 
@@ -327,8 +324,8 @@ class BulkDelivery:
         if self._pace.strikes or self.state.status != "OK":
             if self._pace.strikes:
                 log.info("Pipeline [%s] %s answers again", self._around.ctx.pipeline, self.name)
-            self._pace.well()
             self.state = SinkState("OK", "", self._around.ctx.clock.now_ms())
+        self._pace.well()
 
     # dead letters
 
@@ -437,7 +434,7 @@ class BulkDelivery:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for parcel in self._parcels:
-            data = dict(zip(parcel.slots, parcel.data, strict=True))
+            data = {item.slot: item.data for item in items_of(list(parcel.parts))}
             await self._around.keep_unheard(parcel.batch, partial(self._known_of, parcel, data))
             if parcel.events is not None:
                 parcel.events.release_all(ok=True)
@@ -489,47 +486,44 @@ class BulkDelivery:
             log.critical("Delivery to %s failed", self.name, exc_info=task.exception())
 
 
-def _by_part(parts: Sequence[Part], failures: Sequence[Failure]) -> list[tuple[Part, list[int], list[Failure]]]:
-    """Each part with what of it was refused: the offsets of the items, and why."""
-    ordered = sorted(failures, key=attrgetter("index"))
-    indexes = [failure.index for failure in ordered]
-    found: list[tuple[Part, list[int], list[Failure]]] = []
-    start = first = 0
-    for part in parts:
-        end = start + len(part)
-        last = bisect_left(indexes, end, first)
-        found.append((part, [index - start for index in indexes[first:last]], ordered[first:last]))
-        start, first = end, last
+Refused = list[tuple[list[int], Failure]]
+"""Offsets of refused items in their part, and why."""
+
+
+def _by_part(parts: Sequence[Part], failures: Failures) -> dict[int, Refused]:
+    """What was refused of each part, by its number; parts of which all was taken are not there."""
+    starts = list(accumulate(map(len, parts), initial=0))
+    found: dict[int, Refused] = {}
+    for places, failure in failures.groups:
+        first = 0
+        while first < len(places):
+            number = bisect_right(starts, places[first]) - 1
+            start = starts[number]
+            last = bisect_left(places, starts[number + 1], first)
+            found.setdefault(number, []).append(([place - start for place in places[first:last]], failure))
+            first = last
     return found
 
 
-def _by_answer(part: Part, offsets: list[int], refused: list[Failure]) -> list[tuple[Part, Failure]]:
-    """What of a part was refused: items that wait alike stay together, the others come one by one."""
-    if isinstance(part, Item):
-        return [(part, refused[0])]
-    if all([failure.retryable and failure.counts and failure.retry_after_s is None for failure in refused]):
-        return [(part.pick(offsets), refused[-1])]
-    alike: dict[tuple[float | None, bool], tuple[list[int], Failure]] = {}
-    found: list[tuple[Part, Failure]] = []
-    for offset, failure in zip(offsets, refused, strict=True):
-        if failure.retryable:
-            alike.setdefault((failure.retry_after_s, failure.counts), ([], failure))[0].append(offset)
-        else:
-            found.append((part.pick([offset]), failure))
-    found += [(part.pick(group), failure) for group, failure in alike.values()]
-    return found
+def _others(piece: Piece, refused: Refused) -> bytearray | None:
+    """A mark for each item of the piece that was not refused; None when all were."""
+    arrived = bytearray(b"\1") * len(piece)
+    for offsets, _ in refused:
+        for offset in offsets:
+            arrived[offset] = 0
+    return arrived if any(arrived) else None
 
 
-def _next_levels(sorted_out: list[tuple[Part, list[int], list[Failure]]]) -> dict[int, int]:
+def _next_levels(parts: Sequence[Part], refused: dict[int, Refused]) -> dict[int, int]:
     """The level of what is refused again, by its level before.
 
     Those that waited wait longer next time when trying again helped fewer than half of them: a server that refuses some
     of everything gets through everything quickly, one that takes nothing is asked ever more rarely.
     """
     balances = {0: -1}
-    for part, _, refused in sorted_out:
+    for number, part in enumerate(parts):
         if part.level:
-            again = sum([failure.retryable for failure in refused])
+            again = sum([len(offsets) for offsets, failure in refused.get(number, ()) if failure.retryable])
             balances[part.level] = balances.get(part.level, 0) + len(part) - 2 * again
     return {level: level if balance >= 0 else level + 1 for level, balance in balances.items()}
 

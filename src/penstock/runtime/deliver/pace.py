@@ -22,6 +22,11 @@ FULL_BYTES_MIN = 3 * 1024 * 1024
 
 Each request costs about as much as two thousand small events: it is not sent for few.
 """
+STRAINED_BYTES_MIN = FULL_BYTES_MIN // 4
+"""The same while the server refuses for want of room: smaller requests fit more easily, and the next one is made while
+it is at work on this one."""
+STRAINED_REQUESTS = 16
+"""So many requests in a row must be taken until the server counts as having room again."""
 
 
 def retry_delay_s(level: int, chance: random.Random, *, draining: bool = False) -> float:
@@ -74,6 +79,7 @@ class Pace:
         self.knocks = False
         """The server was not reached: only one request at a time."""
         self.draining = False
+        self._strained = 0
 
     def start_at(self, limits: Limits, in_flight: int, queued_bytes: int, *, is_full: bool) -> float | None:
         """When the next request may start; None: now. `is_full` when nothing more comes before something has left."""
@@ -83,7 +89,9 @@ class Pace:
         if self.knocks and in_flight:
             return now + COLLECT_S_MAX
         enough = limits.request_bytes_max
-        if self.draining or queued_bytes >= (min(enough, FULL_BYTES_MIN) if is_full else enough):
+        if is_full:
+            enough = min(enough, STRAINED_BYTES_MIN if self._strained else FULL_BYTES_MIN)
+        if self.draining or queued_bytes >= enough:
             start = now
         else:
             wait_max = min(COLLECT_S_MAX, limits.flush_timeout_s)
@@ -105,6 +113,7 @@ class Pace:
     def strike(self, error: Transient, *, reached: bool, lanes: int) -> float:
         """A request as a whole was refused. Seconds for which its own lane pauses; 0: all of them do."""
         self.strikes += 1
+        self._strained = STRAINED_REQUESTS
         self.knocks = not reached
         if error.retry_after_s is not None:
             delay = self.wait_s(error.retry_after_s)
@@ -119,6 +128,11 @@ class Pace:
         """A request got through."""
         self.strikes = 0
         self.knocks = False
+        self._strained = max(0, self._strained - 1)
+
+    def strain(self) -> None:
+        """Items of it were refused that will be sent again."""
+        self._strained = STRAINED_REQUESTS
 
     def backoff_s(self, level: int) -> float:
         return retry_delay_s(level, self._chance, draining=self.draining)

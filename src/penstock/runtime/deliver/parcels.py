@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain
 
 from penstock.core.batch import Batch, Meta
-from penstock.sdk import Items, Joined, objects_of, pick, texts_of
+from penstock.sdk import Items, Joined, select, texts_of
 
 
 class Parcel:
     """The items of one batch and how many of them have not ended."""
 
     __slots__ = (
-        *("arrived", "batch", "data", "events", "handle", "kept_bytes"),
-        *("left", "metas", "on_done", "on_written", "slots"),
+        *("arrived", "batch", "events", "handle", "kept_bytes"),
+        *("left", "metas", "on_done", "on_written", "parts"),
     )
 
     def __init__(
@@ -33,8 +32,8 @@ class Parcel:
         """The events as they were, where a failure pipeline may want those that are refused."""
         self.metas = batch.metas if batch.metas.count(None) < len(batch.metas) else None
         """Metadata of events that have some of their own: dead letters tell it."""
-        self.data: Sequence[bytes] = items.data
-        self.slots = items.slots
+        self.parts: set[Part] = set()
+        """The items that have not ended, wherever they are. Those that come one by one may stay until all have."""
         self.left = len(items.data) + len(items.rejected)
         first = batch.handles[0]
         self.handle = first if batch.handles.count(first) == len(batch.handles) else None
@@ -49,12 +48,6 @@ class Parcel:
     def is_bare(self) -> bool:
         """Whether what is left of it is bytes alone: nobody waits for its end, and no event is kept for another use."""
         return self.on_written is None and self.events is None
-
-    def items(self) -> list[bytes]:
-        """The items one by one, to be changed in place."""
-        if not isinstance(self.data, list):
-            self.data = list(self.data)
-        return self.data
 
     def give_room(self) -> None:
         """The room in the buffer is free again. Calling it twice is fine."""
@@ -88,11 +81,14 @@ class Item:
     """One item that is looked at by itself: it has a key, or may be the bad one of its request."""
 
     parcel: Parcel
-    place: int
+    slot: int
+    data: bytes
     key: Hashable | None
     attempts: int = 0
     level: int = 0
     """How long it has to wait when it is refused again; grows while trying again does not help."""
+    sent: bool = False
+    """Whether a request with it was refused: it is tried again."""
     replaced: list[Item] | None = None
     """Earlier items of the key that need not be sent as this one comes after them, oldest first. They end with it."""
 
@@ -111,19 +107,15 @@ class Item:
         return earlier
 
     @property
-    def data(self) -> bytes:
-        return self.parcel.data[self.place]
-
-    @property
-    def slot(self) -> int:
-        return self.parcel.slots[self.place]
-
-    @property
     def size_bytes(self) -> int:
-        return len(self.parcel.data[self.place])
+        return len(self.data)
 
     def items(self) -> list[Item]:
         return [self]
+
+    def select(self, offsets: Sequence[int]) -> Item:
+        assert len(offsets) == 1, "there is one item only"
+        return self
 
     def __len__(self) -> int:
         return 1
@@ -138,65 +130,64 @@ class Item:
 class Piece:
     """Items of a parcel, all of one history. They have no keys, or each is the only one of its key on the way."""
 
-    __slots__ = ("attempts", "keys", "level", "parcel", "places", "size_bytes")
+    __slots__ = ("attempts", "data", "keys", "level", "parcel", "sent", "size_bytes", "slots")
 
     def __init__(
         self,
         parcel: Parcel,
-        places: Sequence[int],
+        slots: Sequence[int],
+        data: Sequence[bytes],
         keys: Sequence[Hashable] | None = None,
-        attempts: int = 0,
-        level: int = 0,
         size_bytes: int | None = None,
     ) -> None:
         self.parcel = parcel
-        self.places = places
+        self.slots = slots
+        self.data = data
         self.keys = keys
-        self.attempts = attempts
-        self.level = level
-        self.size_bytes = sum(map(len, texts_of(self.data))) if size_bytes is None else size_bytes
+        self.size_bytes = sum(map(len, texts_of(data))) if size_bytes is None else size_bytes
+        self.attempts = 0
+        self.level = 0
+        self.sent = False
+        parcel.parts.add(self)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.slots)
 
-    @property
-    def is_whole(self) -> bool:
-        return len(self.places) == len(self.parcel.data)
-
-    @property
-    def data(self) -> Sequence[bytes]:
-        if self.is_whole:
-            return self.parcel.data
-        items = self.parcel.items()
-        return [items[place] for place in self.places]
-
-    @property
-    def slots(self) -> Sequence[int]:
-        slots, places = self.parcel.slots, self.places
-        return slots if len(places) == len(slots) else [slots[place] for place in places]
-
-    def pick(self, offsets: Sequence[int]) -> Piece:
-        """Those of its items, with the same history."""
-        places = offsets if self.is_whole else [self.places[offset] for offset in offsets]
+    def select(self, offsets: Sequence[int]) -> Piece:
+        """Those of its items, with the same history. This piece is given up."""
+        if len(offsets) == len(self):
+            return self
+        self.parcel.parts.discard(self)
         keys = None if self.keys is None else [self.keys[offset] for offset in offsets]
-        return Piece(self.parcel, places, keys, self.attempts, self.level)
+        slots = self.slots
+        return self._like(Piece(self.parcel, [slots[offset] for offset in offsets], select(self.data, offsets), keys))
 
     def cut(self, count: int, size_bytes: int) -> Piece:
         """Take out its first items, which are so large together."""
         keys = None
         if self.keys is not None:
             keys, self.keys = self.keys[:count], self.keys[count:]
-        first = Piece(self.parcel, self.places[:count], keys, self.attempts, self.level, size_bytes)
-        self.places = self.places[count:]
+        first = self._like(Piece(self.parcel, self.slots[:count], self.data[:count], keys, size_bytes))
+        self.slots, self.data = self.slots[count:], self.data[count:]
         self.size_bytes -= size_bytes
+        if not self.slots:
+            self.parcel.parts.discard(self)
         return first
 
     def items(self) -> list[Item]:
-        keys = repeat(None) if self.keys is None else self.keys
-        return [
-            Item(self.parcel, place, key, self.attempts, self.level)
-            for place, key in zip(self.places, keys, strict=False)
+        """Its items one by one. This piece is given up."""
+        keys = [None] * len(self) if self.keys is None else self.keys
+        self.parcel.parts.discard(self)
+        items = [
+            Item(self.parcel, slot, data, key, self.attempts, self.level, self.sent)
+            for slot, data, key in zip(self.slots, self.data, keys, strict=True)
         ]
+        self.parcel.parts.update(items)
+        return items
+
+    def _like(self, other: Piece) -> Piece:
+        other.attempts, other.level, other.sent = self.attempts, self.level, self.sent
+        return other
 
 
 Part = Piece | Item
@@ -205,42 +196,37 @@ Part = Piece | Item
 class Request(Joined):
     """The items of one request."""
 
-    __slots__ = ("_count", "_held", "_texts")
+    __slots__ = ("_count", "_parts", "_texts")
 
     def __init__(self, parts: Sequence[Part], count: int) -> None:
-        self._held = [[part.data] if isinstance(part, Item) else part.data for part in parts]
+        self._parts = parts
         self._count = count
         self._texts: list[bytes] = []
-        for items in self._held:
-            self._texts += texts_of(items)
+        for part in parts:
+            if isinstance(part, Item):
+                self._texts.append(part.data)
+            else:
+                self._texts += texts_of(part.data)
 
     @property
     def texts(self) -> Sequence[bytes]:
         return self._texts
 
     @property
-    def objects(self) -> Iterable[Sequence[bytes] | bytes]:
-        return chain.from_iterable(map(objects_of, self._held))
+    def sent_before(self) -> bytes | None:
+        if not any([part.sent for part in self._parts]):
+            return None
+        return b"".join([(b"\1" if part.sent else b"\0") * len(part) for part in self._parts])
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[bytes]:
-        return chain.from_iterable(self._held)
-
-    def pick(self, places: Sequence[int]) -> list[bytes]:
-        found: list[bytes] = []
-        start = first = 0
-        for items in self._held:
-            end = start + len(items)
-            last = bisect_left(places, end, first)
-            if last > first:
-                found += pick(items, [place - start for place in places[first:last]])
-            start, first = end, last
-        return found
+        return chain.from_iterable([[part.data] if isinstance(part, Item) else part.data for part in self._parts])
 
 
 def items_of(parts: Sequence[Part]) -> list[Item]:
+    """The items one by one. The parts are given up."""
     items: list[Item] = []
     for part in parts:
         items += part.items()

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
 from penstock.runtime.deliver.parcels import Item, Parcel, Part, Piece
-from penstock.sdk import Limits
+from penstock.sdk import Items, Limits
 
 NEARLY_FULL = 8
 """A request with less than this part of its room left is not filled up: to cut off items they must be taken apart."""
@@ -39,18 +39,20 @@ class SendQueue:
     def __bool__(self) -> bool:
         return bool(self._parts)
 
-    def put_parcel(self, parcel: Parcel, keys: Sequence[Hashable | None] | None) -> None:
-        places = range(len(parcel.data))
+    def put_parcel(self, parcel: Parcel, items: Items) -> None:
+        keys = items.keys
         if keys is None:
-            self._append(Piece(parcel, places))
+            self._append(Piece(parcel, items.slots, items.data))
             return
         distinct = dict.fromkeys(keys)
         if len(distinct) == len(keys) and None not in distinct and distinct.keys().isdisjoint(self._waiting.keys()):
             self._waiting |= distinct  # the usual case: nobody has to wait for anybody
-            self._append(Piece(parcel, places, keys))
+            self._append(Piece(parcel, items.slots, items.data, keys))
             return
-        for place, key in enumerate(keys):
-            self.put(Item(parcel, place, key))
+        one_by_one = [Item(parcel, *of_item) for of_item in zip(items.slots, items.data, keys, strict=True)]
+        parcel.parts.update(one_by_one)
+        for item in one_by_one:
+            self.put(item)
 
     def put(self, item: Item) -> None:
         """At the end, or into the line of its key."""
@@ -151,10 +153,11 @@ class SendQueue:
 
 def _first_of(piece: Piece, room: int, count_max: int, *, at_least: bool) -> Piece | None:
     """Cut off what fits from the front of a piece, with `at_least` one item; None when nothing does."""
-    items = piece.parcel.items()
+    if not isinstance(piece.data, list):
+        piece.data = list(piece.data)
     fit = size = 0
-    for place in piece.places:
-        bytes_more = len(items[place])
+    for item in piece.data:
+        bytes_more = len(item)
         if fit >= count_max or (size + bytes_more > room and (fit or not at_least)):
             break
         size += bytes_more

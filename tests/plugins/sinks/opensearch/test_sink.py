@@ -179,11 +179,18 @@ def test_a_document_too_large_even_alone_is_refused_for_good():
         server.fail_items(lambda action, target, document: document == {"n": 1}, 413, times=3)
         (alone,) = await write(sink, [{"n": 1}])
         assert not alone.retryable
-        items = sink.encode(Batch([{"n": 1}, {"n": 2}]))
-        (first,) = await sink.send(items.data)
-        assert first.retryable
-        (second,) = await sink.send(items.data)
-        assert not second.retryable
+        letters = MemoryDeadLetters()
+        delivery = BulkDelivery(sink, Surroundings(Context("p", "opensearch", kind="sink"), letters))
+        batch = Batch([{"n": n} for n in range(5)])
+        handle = Handle()
+        batch.promise(handle)
+        handle.seal()
+        delivery.submit(batch, lambda: None)
+        await delivery.drain()
+        await delivery.close()
+        assert [letter.failed_data["document"] for letter in letters.letters] == [{"n": 1}]
+        assert len(server.documents("logs")) == 4
+        assert len(server.bulk_requests()) == 3, "alone, with the others, and once more"
 
     with_server(test)
 

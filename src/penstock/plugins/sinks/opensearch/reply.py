@@ -13,6 +13,9 @@ import msgspec
 
 FILTER_PATH = "errors,took,items.*.error,items.*.status,items.*._index"
 _HEAD_BYTES = 512
+DISTINCT_MAX = 100
+"""Different words in an answer. With more of them it is read item by item."""
+_ACTIONS = (b"index", b"create", b"update", b"delete")
 _NOT_FOUND = re.compile(rb'"status": ?404')
 
 
@@ -77,39 +80,71 @@ class _ErrorReply(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Reply).decode
+_decode_outcome = msgspec.json.Decoder(_Outcome).decode
 _decode_error = msgspec.json.Decoder(_ErrorReply).decode
 
 
-def read_bulk_reply(body: bytes, expected: int, *, external_version: bool) -> dict[int, Answer]:
-    """The answers that say something else than "written", by the place of their item. Raises `BulkReplyError`."""
+Answers = list[tuple[list[int], Answer]]
+"""What was said, with the places of the items of which it was said: they ascend."""
+
+
+def read_bulk_reply(body: bytes, expected: int, *, external_version: bool) -> Answers:
+    """The answers that say something else than "written". Raises `BulkReplyError`."""
     head = body[:_HEAD_BYTES]
     all_well = (b'"errors":false' in head or b'"errors": false' in head) and body.rstrip().endswith(b"}")
     if all_well and _NOT_FOUND.search(body) is None:  # deleting what does not exist is no error, but has a counter
-        return {}
+        return []
+    answers = _read_alike(body, expected, external_version)
+    return _read_each(body, expected, external_version) if answers is None else answers
+
+
+def _read_alike(body: bytes, expected: int, external_version: bool) -> Answers | None:
+    """What is said of many in the same words is read once; None where there are too many different ones.
+
+    No text of a JSON document holds a quotation mark behind a brace, so the items can be told apart without reading
+    them.
+    """
+    _, found, rest = body.partition(b'"items":[{"')
+    action, opened, rest = rest.partition(b'":{')
+    end = rest.rstrip()
+    if not (found and opened and end.endswith(b"}}]}") and action in _ACTIONS):
+        return None
+    words = end[:-4].split(b'}},{"%b":{' % action)
+    distinct = set(words)
+    if len(words) != expected or len(distinct) > DISTINCT_MAX:
+        return None
+    meaning: dict[bytes, list[int]] = {}
+    answers: Answers = []
+    try:
+        for word in distinct:
+            outcome = _decode_outcome(b"{%b}" % word)
+            if outcome.error is not None or not 200 <= outcome.status < 300:
+                meaning[word] = []
+                answers.append((meaning[word], _judge(action.decode(), outcome, external_version)))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    for place, word in enumerate(words):
+        if word in meaning:
+            meaning[word].append(place)
+    return answers
+
+
+def _read_each(body: bytes, expected: int, external_version: bool) -> Answers:
     try:
         items = _decode(body).items
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BulkReplyError(f"the answer to the bulk request cannot be read: {error}") from error
     if len(items) != expected:
         raise BulkReplyError(f"the bulk request had {expected} items, its answer has {len(items)}")
-    answers: dict[int, Answer] = {}
-    same = Answer(Verdict.REFUSED, 0, "", "")
-    same_said: tuple[int, str, str | None, str | None] | None = None
+    answers: dict[Answer, list[int]] = {}
     for place, item in enumerate(items):
         outcome = item.index or item.create or item.update or item.delete
         if outcome is None:
             raise BulkReplyError("an item of the answer to the bulk request names no action")
-        cause = outcome.error
-        if cause is None and 200 <= outcome.status < 300:
+        if outcome.error is None and 200 <= outcome.status < 300:
             continue
-        if cause.__class__ is _Cause and cause.caused_by is None and item.index is not None:
-            said = (outcome.status, outcome.index, cause.type, cause.reason)
-            if said != same_said:
-                same, same_said = _judge("index", outcome, external_version), said
-            answers[place] = same  # a server in need says the same of many
-        else:
-            answers[place] = _judge(_action(item), outcome, external_version)
-    return answers
+        answers.setdefault(_judge(_action(item), outcome, external_version), []).append(place)
+    return [(places, answer) for answer, places in answers.items()]
 
 
 def _judge(action: str, outcome: _Outcome, external_version: bool) -> Answer:

@@ -19,6 +19,7 @@ from penstock.plugins.sinks.opensearch.notices import Notices
 from penstock.plugins.sinks.opensearch.options import Config
 from penstock.plugins.sinks.opensearch.reply import (
     Answer,
+    Answers,
     BulkReplyError,
     Verdict,
     error_text,
@@ -35,7 +36,6 @@ HEAL_MEMORY_S = 60.0
 SETUP_RETRY_S = 1.0
 REASON_CHARACTERS_MAX = 500
 """Of a refusal in the log; dead letters hold all of it."""
-SENT_BEFORE_MAX = 1_000_000
 COMPRESSION_RATIO_MAX = 20.0
 _ABOUT_THE_CONTENT = frozenset((400, 409, 413, 422))
 """Statuses of a whole request that one bad document may have caused. All others tell of the way to the servers."""
@@ -69,8 +69,6 @@ class OpenSearchSink:
         """Names whose set-up failed, with the reason and when it may be tried again."""
         self._heals: dict[str, tuple[int, float]] = {}
         """How often an index was missing in a row, and when last."""
-        self._sent_before: set[int] = set()
-        """Identities of items, joined ones too, that were sent and will be sent again; the runtime keeps them alive."""
         self._bytes_max = _request_bytes_max(config)
         self._estimates = config.estimate_bulk_size_using_compression and config.compresses
         self.limits = sdk.Limits(
@@ -129,33 +127,39 @@ class OpenSearchSink:
     def encode(self, batch: sdk.Batch) -> sdk.Items:
         items = self._documents.encode(batch)
         if self._lookup is not None:
+            items = dataclasses.replace(items, data=list(items.data))  # it knows the items by their identities
             self._lookup.watch(batch, items)
         return items
 
     async def send(self, data: Sequence[bytes]) -> Sequence[sdk.Failure]:
+        return await self._send(data, sdk.sent_before(data))
+
+    async def _send(self, data: Sequence[bytes], again: bytes | None) -> sdk.Failures:
+        """Send the items, of which those marked in `again` were sent before."""
         if self._lookup is None or self._lookup.idle:
-            return await self._send(data)
+            return await self._send_missing(data, again)
         wanted, places, held = await self._lookup.sort_out(data)
         if not wanted:
-            return held
-        failures = await self._send(wanted)
-        return [failure.at(places[failure.index]) for failure in failures] + held
+            return sdk.Failures.of(held)
+        failures = await self._send_missing(wanted, _marks_at(again, places))
+        return sdk.Failures([*failures.moved(places).groups, *sdk.Failures.of(held).groups])
 
-    async def _send(self, data: Sequence[bytes]) -> Sequence[sdk.Failure]:
+    async def _send_missing(self, data: Sequence[bytes], again: bytes | None) -> sdk.Failures:
+        """Send those whose indexes are ready."""
         targets = self.targets
         unready = await self._prepare() if targets.waiting else {}
         if not (unready or targets.refused or targets.late_streams):
-            return await self._write(data)
+            return await self._write(data, again)
         ready, places, held = self._sort_out(data, unready)
         if not ready:
             if all(failure.retryable for failure in held):
                 raise sdk.Transient(held[0].reason)
-            return held
-        failures = await self._write(ready)
-        return [failure.at(places[failure.index]) for failure in failures] + held
+            return sdk.Failures.of(held)
+        failures = await self._write(ready, _marks_at(again, places))
+        return sdk.Failures([*failures.moved(places).groups, *sdk.Failures.of(held).groups])
 
-    async def _write(self, data: Sequence[bytes]) -> list[sdk.Failure]:
-        return self._judge(data, await self._bulk(data))
+    async def _write(self, data: Sequence[bytes], again: bytes | None) -> sdk.Failures:
+        return self._judge(len(data), again, await self._bulk(data))
 
     def dead_letter(self, data: bytes) -> dict[str, Any]:
         action, target, document = _parts(data)
@@ -234,7 +238,6 @@ class OpenSearchSink:
             name = target.get("_index", "")
             if name in unready:
                 held.append(sdk.Failure(place, unready[name], retryable=True))
-                self._sent_before.add(id(item))
             elif (reason := self.targets.reason(name)) is not None:
                 held.append(sdk.Failure(place, reason, status=400))
                 self._meters.document_errors.add()
@@ -245,8 +248,8 @@ class OpenSearchSink:
                 places.append(place)
         return kept, places, held
 
-    async def _bulk(self, data: Sequence[bytes]) -> dict[int, Answer]:
-        """Send one request. What the server said of the items that were not simply written, by their places."""
+    async def _bulk(self, data: Sequence[bytes]) -> Answers:
+        """Send one request. What the server said of the items that were not simply written."""
         begin = self._now()
         meters = self._meters
         reply_status = 0
@@ -266,11 +269,8 @@ class OpenSearchSink:
                 meters.request_failed.add()
                 if len(data) == 1:
                     meters.document_errors.add()
-                    self._sent_before.discard(id(data[0]))
-            else:
-                self._sent_before.update(map(id, sdk.objects_of(data)))
-                if self._lookup is not None and (isinstance(error, sdk.Unreachable) or reply_status >= 500):
-                    self._lookup.answer_is_unknown(data)
+            elif self._lookup is not None and (isinstance(error, sdk.Unreachable) or reply_status >= 500):
+                self._lookup.answer_is_unknown(data)
             raise
         finally:
             meters.request_latency.observe(self._now() - begin)
@@ -293,72 +293,47 @@ class OpenSearchSink:
             text += " (the answer to POST /_bulk: are hosts, path_prefix and proxy right?)"
         raise sdk.Transient(text, retry_after_s=retry_after_s)
 
-    def _judge(self, data: Sequence[bytes], answers: dict[int, Answer]) -> list[sdk.Failure]:
+    def _judge(self, count: int, again: bytes | None, answers: Answers) -> sdk.Failures:
+        """Count what became of the items of a request, and say which of them are refused."""
         meters = self._meters
-        known, known_count = self._seen_again(data, one_by_one=bool(answers))
-        identities = list(map(id, sdk.pick(data, list(answers))))
-        if {answer.verdict for answer in answers.values()} == {Verdict.RETRY}:  # of a server in need, and quicker
-            self._sent_before.update(identities)
-            meters.success.add(len(data) - len(answers))
-            meters.first_attempt.add(len(data) - known_count - len(set(identities) - known))
-            return self._told(
-                answers, [sdk.Failure(place, it.reason, True, it.status) for place, it in answers.items()]
-            )
-        written, first = len(data) - len(answers), len(data) - len(answers) - known_count
-        failures: list[sdk.Failure] = []
-        for (place, answer), identity in zip(answers.items(), identities, strict=True):
-            again = identity in known
-            first += again  # taken off for all that are known, and this one was not simply written
+        first = count if again is None else again.count(0)
+        written = count
+        groups: list[tuple[Sequence[int], sdk.Failure]] = []
+        refusal: Answer | None = None
+        for places, answer in answers:
             verdict = answer.verdict
-            if (
-                verdict is Verdict.RETRY
-                or (verdict is Verdict.INDEX_MISSING and self._heal(answer.index))
-                # alone or for the second time it will never fit
-                or (verdict is Verdict.TOO_LARGE and len(data) > 1 and not again)
-            ):
-                self._sent_before.add(identity)
-                failures.append(sdk.Failure(place, answer.reason, retryable=True, status=answer.status))
-            elif verdict is Verdict.OUTDATED:
-                meters.version_conflicts.add()
-            elif verdict is Verdict.DUPLICATE or verdict is Verdict.ALREADY_GONE:
-                (meters.duplicates if verdict is Verdict.DUPLICATE else meters.already_gone).add()
-                written += 1
-                first += not again
-            else:
-                meters.document_errors.add()
-                meters.status(answer.status).add()
-                failures.append(sdk.Failure(place, answer.reason, status=answer.status))
+            repeated = 0 if again is None else sum(map(again.__getitem__, places))
+            if verdict is Verdict.DUPLICATE or verdict is Verdict.ALREADY_GONE:
+                (meters.duplicates if verdict is Verdict.DUPLICATE else meters.already_gone).add(len(places))
+                continue
+            written -= len(places)
+            first -= len(places) - repeated
+            if verdict is Verdict.OUTDATED:
+                meters.version_conflicts.add(len(places))
+                continue
+            refusal = refusal or answer
+            tried_again: Sequence[int] = ()
+            if verdict is Verdict.RETRY or (verdict is Verdict.INDEX_MISSING and self._heal(answer.index)):
+                tried_again, places = places, []
+            elif verdict is Verdict.TOO_LARGE and count > 1:  # alone or for the second time it will never fit
+                tried_again = [place for place in places if again is None or not again[place]]
+                places = [place for place in places if again is not None and again[place]]
+            if tried_again:
+                groups.append((tried_again, sdk.Failure(0, answer.reason, True, answer.status)))
+            if places:
+                meters.document_errors.add(len(places))
+                meters.status(answer.status).add(len(places))
+                groups.append((places, sdk.Failure(0, answer.reason, status=answer.status)))
         meters.success.add(written)
         meters.first_attempt.add(first)
-        return self._told(answers, failures)
-
-    def _told(self, answers: Mapping[int, Answer], failures: list[sdk.Failure]) -> list[sdk.Failure]:
-        """The failures, once the log has been told of the first of them."""
-        if len(self._sent_before) > SENT_BEFORE_MAX:
-            self._sent_before.clear()
-        if failures:
-            refusal = answers[failures[0].index]
+        if refusal is not None:
             self._notices.error(
                 "index = %s, status = %s, error = %s",
                 refusal.index,
                 refusal.status,
                 refusal.reason[:REASON_CHARACTERS_MAX],
             )
-        return failures
-
-    def _seen_again(self, data: Sequence[bytes], *, one_by_one: bool) -> tuple[set[int], int]:
-        """Identities and number of the items that were sent before; with `one_by_one` also of those that are joined."""
-        if not self._sent_before:
-            return set(), 0
-        held = list(sdk.objects_of(data))
-        known = self._sent_before.intersection(map(id, held))
-        self._sent_before -= known
-        count = len(known)
-        for items in [one for one in held if type(one) is not bytes and id(one) in known]:
-            count += len(items) - 1
-            if one_by_one:
-                known.update(map(id, items))
-        return known, count
+        return sdk.Failures(groups)
 
     def _heal(self, name: str) -> bool:
         """The index is not there. Have it set up again; False when that did not help or is not ours to do."""
@@ -422,6 +397,10 @@ class Meters:
         if status == 408:
             return self._timeout
         return self._server if status >= 500 else self._bad
+
+
+def _marks_at(marks: bytes | None, places: Sequence[int]) -> bytes | None:
+    return None if marks is None else bytes([marks[place] for place in places])
 
 
 def _request_bytes_max(config: Config) -> int:

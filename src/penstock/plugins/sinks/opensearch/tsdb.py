@@ -69,7 +69,9 @@ class TsdbSink(OpenSearchSink):
         places = [place for place, samples in enumerate(events) for _ in samples.left]
         operations = [operation for samples in events for operation in samples.left]
         refused: dict[int, list[tuple[bytes, sdk.Failure]]] = {}
-        for failure in await super().send(operations):
+        again = sdk.sent_before(data)
+        marks = None if again is None else bytes([again[place] for place in places])
+        for failure in await self._send(operations, marks):
             refused.setdefault(places[failure.index], []).append((operations[failure.index], failure))
         failures = []
         for place, (item, samples) in enumerate(zip(data, events, strict=True)):
