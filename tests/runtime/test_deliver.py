@@ -13,8 +13,8 @@ from penstock.core.batch import Batch
 from penstock.core.errors import Failure, Permanent, Transient, Unreachable
 from penstock.core.handle import Handle
 from penstock.runtime.deliver import BulkDelivery, Surroundings, WriteDelivery, bulk
-from penstock.runtime.deliver.pace import STRAINED_BYTES_MIN, STRAINED_REQUESTS, Pace
-from penstock.sdk import Context, Items, Limits
+from penstock.runtime.deliver.pace import STRAINED_BYTES_MAX, STRAINED_BYTES_MIN, STRAINED_REQUESTS, Pace
+from penstock.sdk import Context, Items, Limits, Room
 from penstock.testing.fakes import MemoryBulkSink, MemoryDeadLetters, MemorySink, Reply
 from penstock.testing.virtual import LoopClock, run_virtual
 
@@ -22,13 +22,13 @@ from penstock.testing.virtual import LoopClock, run_virtual
 class Rig:
     """A delivery to a sink in memory, and what its events came to."""
 
-    def __init__(self, sink: MemoryBulkSink, seed: int = 1) -> None:
+    def __init__(self, sink: MemoryBulkSink, seed: int = 1, room: Room | None = None) -> None:
         self.sink = sink
         self.letters = MemoryDeadLetters()
         clock = LoopClock(asyncio.get_running_loop())
         ctx = Context("p", "memory", kind="sink", clock=clock, chance=random.Random(seed))
         self.ctx = ctx
-        self.delivery = BulkDelivery(sink, Surroundings(ctx, self.letters))
+        self.delivery = BulkDelivery(sink, Surroundings(ctx, self.letters, room=room))
         self.outcomes: list[bool] = []
         self.done = 0
 
@@ -430,6 +430,61 @@ def test_a_refused_request_does_not_hold_the_room_of_its_loads() -> None:
     run_virtual(run())
 
 
+def test_a_full_buffer_that_is_read_out_is_sent_at_once() -> None:
+    """Nothing more can come before something has left; while a reader is busy more is on its way."""
+
+    class FullRoom:
+        is_out = False
+
+        def is_awaited(self) -> bool:
+            return True
+
+        def is_read_out(self) -> bool:
+            return self.is_out
+
+    async def run(is_out: bool) -> float:
+        room = FullRoom()
+        room.is_out = is_out
+        rig = Rig(MemoryBulkSink(delay_s=0.04), room=room)
+        rig.submit(numbers(0, 10))
+        while not rig.outcomes:
+            await asyncio.sleep(0.001)
+        begin = asyncio.get_running_loop().time()
+        rig.submit(numbers(10, 20))
+        while len(rig.sink.requests) < 2:
+            await asyncio.sleep(0.001)
+        waited = asyncio.get_running_loop().time() - begin
+        await rig.delivery.drain()
+        await rig.delivery.close()
+        return waited
+
+    assert run_virtual(run(True)) < 0.005
+    assert run_virtual(run(False)) > 0.03
+
+
+def test_what_is_left_of_refused_loads_counts_only_as_long_as_it_is_left() -> None:
+    async def run() -> None:
+        refused = 90
+
+        def answer(documents: list[dict[str, Any]]) -> Reply:
+            return [Failure(i, "429", retryable=True) for i, d in enumerate(documents) if d["n"] < refused]
+
+        rig = Rig(MemoryBulkSink(answer))
+        rig.submit(numbers(0, 100))
+        await asyncio.sleep(0.01)
+        kept = rig.delivery._kept_bytes
+        refused = 10
+        await asyncio.sleep(10)
+        assert rig.delivery.pending() == 10
+        assert 0 < rig.delivery._kept_bytes < kept / 5
+        refused = 0
+        await rig.delivery.drain()
+        assert rig.delivery._kept_bytes == 0 and rig.outcomes == [True]
+        await rig.delivery.close()
+
+    run_virtual(run())
+
+
 def test_while_a_server_refuses_requests_are_smaller() -> None:
     """With a full buffer; once it has taken enough of them they are as large as before."""
     limits = Limits(request_bytes_max=5 * 1024 * 1024, flush_timeout_s=1.0)
@@ -444,8 +499,10 @@ def test_while_a_server_refuses_requests_are_smaller() -> None:
     assert is_sent(STRAINED_BYTES_MIN) and not is_sent(STRAINED_BYTES_MIN - 1)
     for _ in range(STRAINED_REQUESTS):
         assert is_sent(STRAINED_BYTES_MIN)
+        assert pace.request_bytes_max(limits) == STRAINED_BYTES_MAX
         pace.well()
     assert not is_sent(STRAINED_BYTES_MIN)
+    assert pace.request_bytes_max(limits) == limits.request_bytes_max
     pace.strike(Transient("429"), reached=True, lanes=4)
     assert is_sent(STRAINED_BYTES_MIN)
 

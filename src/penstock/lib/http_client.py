@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import inspect
-import io
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,10 +17,13 @@ from penstock.lib.compression import gzip_compress
 
 if TYPE_CHECKING:
     import aiohttp
+    from aiohttp.payload import Payload
 
 Sign = Callable[[str, str, dict[str, str], bytes], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 """Given method, URL, headers and body as they will be sent, returns headers to add: a signature."""
 
+Body = bytes | Sequence[bytes]
+"""A body whole, or its parts in order."""
 _THREAD_BYTES = 64 * 1024
 _PIECEWISE_BYTES = 1024 * 1024
 """Larger bodies are written piece by piece, so that the loop turns to others in between."""
@@ -102,7 +104,7 @@ class HttpClient:
         self,
         method: str,
         path: str,
-        body: bytes | None = None,
+        body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         *,
         timeout_s: float | None = None,
@@ -137,17 +139,20 @@ class HttpClient:
         session: aiohttp.ClientSession,
         method: str,
         path: str,
-        body: bytes | None,
+        body: Body | None,
         headers: Mapping[str, str] | None,
         timeout_s: float,
     ) -> Reply:
         host = self._pick()
         url = host.url + path
         sent = {**self._headers, **host.headers, **(headers or {})}
-        if body and self._gzip:
+        if body and not isinstance(body, bytes) and (self._gzip or self._sign is not None):
+            body = b"".join(body)
+        if isinstance(body, bytes) and body and self._gzip:
             body = await asyncio.to_thread(gzip_compress, body) if len(body) > _THREAD_BYTES else gzip_compress(body)
             sent["Content-Encoding"] = "gzip"
         if self._sign is not None:
+            assert body is None or isinstance(body, bytes), "joined above"
             signed = self._sign(method, url, sent, body or b"")
             sent.update(await signed if inspect.isawaitable(signed) else signed)
         return await self._send(session, host, method, url, body, sent, timeout_s)
@@ -158,19 +163,26 @@ class HttpClient:
         host: _Host,
         method: str,
         url: str,
-        body: bytes | None,
+        body: Body | None,
         headers: dict[str, str],
         timeout_s: float,
     ) -> Reply:
         import aiohttp
         from yarl import URL
 
+        data: bytes | Payload | None
+        if body is None or (isinstance(body, bytes) and len(body) <= _PIECEWISE_BYTES):
+            data = body
+        else:
+            from penstock.lib.http_body import Texts
+
+            data = Texts([body] if isinstance(body, bytes) else body)
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(self._connect_timeout_s, timeout_s))
         try:
             async with session.request(
                 method,
                 URL(url, encoded=True),  # a signature covers it as it is
-                data=io.BytesIO(body) if body and len(body) > _PIECEWISE_BYTES else body,
+                data=data,
                 headers=headers,
                 proxy=self._proxy,
                 timeout=timeout,

@@ -214,7 +214,7 @@ class Engine:
             ctx,
             own or self._dead_letters(plan.name),
             (lambda: self.pipelines.get(plan.failure_pipeline or "")) if plan.failure_pipeline and not own else None,
-            buffer.is_awaited,
+            buffer,
         )
         bulk = hasattr(built, "encode")
         delivery: Delivery = BulkDelivery(built, around) if bulk else WriteDelivery(built, around)

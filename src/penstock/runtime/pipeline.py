@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 
 CHUNK_EVENTS_MAX = 256
 """Events that go through the chain together: the working set stays in the cache and the loop responsive."""
+PASSED_EVENTS_MAX = 1024
+"""The same where there are no processors and a sink only looks at each event once."""
+PASSED_EVENT_BYTES_MAX = 1024
+"""Larger events go on in chunks of the usual size."""
 BREATH_S = 0.002
 """So long a worker may keep the loop from everybody else."""
 SINK_RETRY_S = 5.0
@@ -179,7 +183,8 @@ class Pipeline:
                 previous = None
             ticket = _Ticket(buffer, load) if load.events else _NO_TICKET
             size_each = load.size_bytes / max(1, load.events)
-            chunks = deque(load.batch.chunks(CHUNK_EVENTS_MAX))
+            passed = not self.parts.stages and size_each <= PASSED_EVENT_BYTES_MAX
+            chunks = deque(load.batch.chunks(PASSED_EVENTS_MAX if passed else CHUNK_EVENTS_MAX))
             try:
                 while chunks:
                     out = await self._process(chunks.popleft(), previous=previous)

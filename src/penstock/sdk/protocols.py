@@ -89,7 +89,17 @@ class Source(Protocol):
         """
 
 
-class Buffer(Protocol):
+class Room(Protocol):
+    """What a delivery asks the buffer that its events have room in."""
+
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for room."""
+
+    def is_read_out(self) -> bool:
+        """Whether a reader waits as well: all events there are have been read."""
+
+
+class Buffer(Room, Protocol):
     """Holds batches between source and processors, bounded in events and bytes."""
 
     events_max: int
@@ -108,9 +118,6 @@ class Buffer(Protocol):
     def give_back(self, size_bytes: int) -> None: ...
 
     def set_aside(self, size_bytes: int) -> None: ...
-
-    def is_awaited(self) -> bool:
-        """Whether somebody waits for room."""
 
     async def read(self) -> Load | None:
         """The next events, as soon as there are any; None when the buffer is closed and empty."""

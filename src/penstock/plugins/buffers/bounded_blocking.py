@@ -145,6 +145,9 @@ class BoundedBlockingBuffer:
     def is_awaited(self) -> bool:
         return bool(self._writers or self._admitted)
 
+    def is_read_out(self) -> bool:
+        return bool(self._readers)
+
     async def read(self) -> sdk.Load | None:
         begin = self._monotonic()
         while not self._queue:

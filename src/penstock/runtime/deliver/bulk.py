@@ -100,12 +100,16 @@ class BulkDelivery:
             limits = self._sink.limits
             if self._in_flight + self._resting >= limits.lanes_max:
                 return
-            is_full = self._around.is_awaited()
-            start_at = self._pace.start_at(limits, self._in_flight, self._queue.size_bytes, is_full=is_full)
+            around = self._around
+            is_full = around.is_awaited()
+            is_all = is_full and not self._in_flight and around.is_read_out()
+            start_at = self._pace.start_at(
+                limits, self._in_flight, self._queue.size_bytes, is_full=is_full, is_all=is_all
+            )
             if start_at is not None:
                 self._wake_at(start_at - self._now())
                 return
-            parts, count = self._queue.take(limits)
+            parts, count = self._queue.take(self._pace.request_bytes_max(limits), limits.request_items_max)
             if not parts:
                 continue
             self._in_flight += 1
@@ -287,10 +291,11 @@ class BulkDelivery:
 
     def _keep(self, parcel: Parcel) -> None:
         """Give the room of the whole load back, as long as there is room for what is left of it."""
-        if parcel.on_done is None or not parcel.is_bare or self._kept_bytes >= RETRY_BYTES_MAX:
+        if parcel.on_done is not None and (not parcel.is_bare or self._kept_bytes >= RETRY_BYTES_MAX):
             return
-        parcel.kept_bytes = sum([part.size_bytes for part in parcel.parts])
-        self._kept_bytes += parcel.kept_bytes
+        left = sum([part.size_bytes for part in parcel.parts])
+        self._kept_bytes += left - parcel.kept_bytes
+        parcel.kept_bytes = left
         parcel.give_room()
 
     def _exhausted(self, attempts: int) -> bool:

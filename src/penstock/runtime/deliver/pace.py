@@ -18,13 +18,15 @@ DRAIN_DELAY_S_MAX = 1.0
 COLLECT_S_MAX = 0.05
 """Longest time a busy sink collects before it is sent what there is."""
 FULL_BYTES_MIN = 3 * 1024 * 1024
-"""So much is sent at once when the buffer is full: nothing more can come before something has left.
+"""So much is sent at once when the buffer is full: not much more comes before something has left.
 
 Each request costs about as much as two thousand small events: it is not sent for few.
 """
 STRAINED_BYTES_MIN = FULL_BYTES_MIN // 4
 """The same while the server refuses for want of room: smaller requests fit more easily, and the next one is made while
 it is at work on this one."""
+STRAINED_BYTES_MAX = 2 * STRAINED_BYTES_MIN
+"""No request is larger meanwhile, so that they do not all come back at once."""
 STRAINED_REQUESTS = 16
 """So many requests in a row must be taken until the server counts as having room again."""
 
@@ -81,8 +83,13 @@ class Pace:
         self.draining = False
         self._strained = 0
 
-    def start_at(self, limits: Limits, in_flight: int, queued_bytes: int, *, is_full: bool) -> float | None:
-        """When the next request may start; None: now. `is_full` when nothing more comes before something has left."""
+    def start_at(
+        self, limits: Limits, in_flight: int, queued_bytes: int, *, is_full: bool, is_all: bool = False
+    ) -> float | None:
+        """When the next request may start; None: now.
+
+        `is_full` when nothing more is let in before something has left, `is_all` when this is all that was let in.
+        """
         now = self._now()
         if self._paused_until > now:
             return self._paused_until
@@ -91,7 +98,7 @@ class Pace:
         enough = limits.request_bytes_max
         if is_full:
             enough = min(enough, STRAINED_BYTES_MIN if self._strained else FULL_BYTES_MIN)
-        if self.draining or queued_bytes >= enough:
+        if self.draining or is_all or queued_bytes >= enough:
             start = now
         else:
             wait_max = min(COLLECT_S_MAX, limits.flush_timeout_s)
@@ -105,6 +112,10 @@ class Pace:
             return start
         self._collect_until = None
         return None
+
+    def request_bytes_max(self, limits: Limits) -> int:
+        """How large the next request may be."""
+        return min(limits.request_bytes_max, STRAINED_BYTES_MAX) if self._strained else limits.request_bytes_max
 
     def replied(self, reply_s: float, limits: Limits) -> None:
         """A request is over, whatever became of it."""

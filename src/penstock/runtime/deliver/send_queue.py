@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
 from penstock.runtime.deliver.parcels import Item, Parcel, Part, Piece
-from penstock.sdk import Items, Limits
+from penstock.sdk import Items
 
 NEARLY_FULL = 8
 """A request with less than this part of its room left is not filled up: to cut off items they must be taken apart."""
@@ -93,9 +93,9 @@ class SendQueue:
                 self._append(line.popleft())
                 waiting[key] = line
 
-    def take(self, limits: Limits) -> tuple[list[Part], int]:
-        """The parts of one request and the number of their items: as much as fits, one item at least."""
-        room, count_max = limits.request_bytes_max, limits.request_items_max
+    def take(self, room: int, count_max: int) -> tuple[list[Part], int]:
+        """The parts of one request and the number of their items: what fits into `room` bytes, one item at least."""
+        nearly_full = room // NEARLY_FULL
         parts: list[Part] = []
         count = 0
         queue = self._parts
@@ -104,7 +104,7 @@ class SendQueue:
             if self._withdraw(part):
                 continue
             if not ((part.size_bytes <= room or (not count and len(part) == 1)) and count + len(part) <= count_max):
-                if isinstance(part, Item) or (count and room < limits.request_bytes_max // NEARLY_FULL):
+                if isinstance(part, Item) or (count and room < nearly_full):
                     break
                 taken = _first_of(part, room, count_max - count, at_least=not count)
                 if taken is None:

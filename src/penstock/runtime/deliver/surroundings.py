@@ -13,7 +13,7 @@ from penstock.core.errors import EventError, Permanent, Transient
 from penstock.core.handle import Handle
 from penstock.core.json_text import encode
 from penstock.runtime.deliver.pace import RetryPauses
-from penstock.sdk import Context, DeadLetter, DeadLetterWriter, metadata_told
+from penstock.sdk import Context, DeadLetter, DeadLetterWriter, Room, metadata_told
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +73,10 @@ class Surroundings:
         ctx: Context,
         dead_letters: DeadLetterWriter,
         failure_pipeline: Callable[[], FailurePipeline | None] | None = None,
-        is_awaited: Callable[[], bool] = lambda: False,
+        room: Room | None = None,
     ) -> None:
         self.ctx = ctx
-        self.is_awaited = is_awaited
-        """Whether somebody waits for the room in the buffer that the events here have."""
+        self._room = room
         self.dead_letters = dead_letters
         self._failure_pipeline = failure_pipeline
         self.keeps_events = failure_pipeline is not None
@@ -159,6 +158,14 @@ class Surroundings:
         while not await self.bury(letters):
             attempts += 1
             await self.pauses.after(attempts)
+
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for the room in the buffer that the events here have."""
+        return self._room is not None and self._room.is_awaited()
+
+    def is_read_out(self) -> bool:
+        """Whether no event has room there that has not been handed on."""
+        return self._room is not None and self._room.is_read_out()
 
     def admit(self, batch: Batch) -> None:
         """Count the events that come in. One that a plugin parted from its handle gets one that nobody waits for."""

@@ -160,21 +160,23 @@ class Cluster:
     async def bulk(self, data: Sequence[bytes], *, require_alias: bool = False) -> Reply:
         """Send the operations as one request. Raises `Unreachable`."""
         texts = sdk.texts_of(data)
-        plain_bytes = sum(map(len, texts))
+        plain_bytes = sent_bytes = sum(map(len, texts))
+        body: Sequence[bytes] | bytes
         if not self._compresses:
-            headers, body = _BULK, b"".join(texts)
+            headers, body = _BULK, texts
         else:
             headers = _BULK_GZIP
             if plain_bytes > _THREAD_BYTES:
                 body = await asyncio.to_thread(gzip_joined, texts, plain_bytes)
             else:
                 body = gzip_joined(texts, plain_bytes)
+            sent_bytes = len(body)
         path = "/_bulk"
         if self._config.is_es6:  # needs a document type, and takes it from the path
             path = f"/{quote(_index_of(data[0]), safe='')}/_doc/_bulk"
         query = f"{self._bulk_query}&require_alias=true" if require_alias else self._bulk_query
         reply = await self._client.request("POST", f"{self._prefix}{path}?{query}", body, headers)
-        return Reply(reply.status, reply.body, self._retry_after_s(reply.headers), plain_bytes, len(body))
+        return Reply(reply.status, reply.body, self._retry_after_s(reply.headers), plain_bytes, sent_bytes)
 
     @property
     def _client(self) -> HttpClient:
