@@ -82,15 +82,37 @@ def test_request_and_reply() -> None:
     run(scenario)
 
 
-def test_a_large_body_arrives_whole() -> None:
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [bytes(range(256)) * 20_000],
+        [b"%d\n" % number for number in range(500_000)],
+        [b"", b"a" * 262_144, b"b" * 262_145, b"", b"c" * 3_000_000, b"d"],
+        [b"a", b"b"],
+        [b""],
+        [],
+    ],
+)
+def test_a_body_arrives_whole_however_it_is_given(parts: list[bytes]) -> None:
     async def scenario() -> None:
         seen = Recorder()
+        body = b"".join(parts)
         async with serving(seen) as url, client_of(url) as client:
-            body = bytes(range(256)) * 20_000
             assert (await client.request("POST", "/", body)).status == 201
+            assert (await client.request("POST", "/", parts)).status == 201
+        assert [request.body for request in seen.requests] == [body, body]
+        assert [request.headers["content-length"] for request in seen.requests] == 2 * [str(len(body))]
+
+    run(scenario)
+
+
+def test_a_signature_covers_all_parts() -> None:
+    async def scenario() -> None:
+        seen = Recorder()
+        async with serving(seen) as url, client_of(url, sign=lambda *sent: {"x-signed": sent[3].decode()}) as client:
+            await client.request("POST", "/", [b"one", b"two"])
         (request,) = seen.requests
-        assert request.body == body
-        assert request.headers["content-length"] == str(len(body))
+        assert (request.body, request.headers["x-signed"]) == (b"onetwo", "onetwo")
 
     run(scenario)
 

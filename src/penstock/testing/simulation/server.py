@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from penstock.core.errors import Permanent, Transient, Unreachable
-from penstock.lib.http_client import Reply
+from penstock.lib.http_client import Body, Reply
 from penstock.runtime.dead_letters import DeadLetter
 from penstock.sdk import Batch
 from penstock.testing.opensearch import FakeOpenSearch, Request
@@ -110,13 +110,15 @@ class ModelClient:
         self,
         method: str,
         path: str,
-        body: bytes | None = None,
+        body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         *,
         timeout_s: float | None = None,
     ) -> Reply:
         """Raises `Unreachable` as the real one does."""
         world = self._world
+        if body is not None and not isinstance(body, bytes):
+            body = b"".join(body)
         path, _, query = path.partition("?")
         if path != "/_bulk":
             return await self._set_up(method, path, dict(parse_qsl(query)), body or b"")
