@@ -9,7 +9,6 @@ from __future__ import annotations
 import bz2
 import json
 import lzma
-import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from decimal import Decimal
 from typing import Any
 
 from penstock.core.errors import ConfigError, EventError
+from penstock.expr.values import shortest_single
 from penstock.lib.compression import Corrupt, TooLarge, decompress
 
 MAGIC = b"Obj\x01"
@@ -35,7 +35,6 @@ RECORDS_MAX = 1_000_000
 SHOWN_CHARACTERS_MAX = 100
 """How much of a value that does not fit a message shows."""
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _INT = range(-(1 << 31), 1 << 31)
 _LONG = range(-(1 << 63), 1 << 63)
 
@@ -237,9 +236,14 @@ def _record_schema(body: dict[str, Any], name: str, taken: set[str]) -> dict[str
 
 
 def _checked(name: str) -> str:
-    if _NAME.fullmatch(name) is None:
+    if not _is_letter(name[:1]) or not all(_is_letter(character) or character.isdecimal() for character in name):
         raise EventError(f"Unable to auto-generate a schema because '{name}' is no name of a field", cause="schema")
     return name
+
+
+def _is_letter(character: str) -> bool:
+    """Letters of any script, as Data Prepper takes them."""
+    return character == "_" or character.isalpha()
 
 
 def _value_schema(key: str, value: Any, taken: set[str]) -> Schema:
@@ -392,6 +396,103 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     "null": _null,
     **dict.fromkeys(("string", "bytes"), _any_value),
 }
+
+
+def compile_singles(schema: Schema) -> Callable[[Any], Any] | None:
+    """A function that gives numbers of single precision the digits they are written with; None where there are none.
+
+    It may change records in place. Where a union has several types that a value may be of, such as
+    `float` and `double`, it leaves the value alone.
+    """
+    return _Singles().of(schema)
+
+
+_Change = Callable[[Any], Any]
+
+
+class _Singles:
+    """The changes of one schema; named types are looked up when a value comes, for they may contain themselves."""
+
+    def __init__(self) -> None:
+        self._named: dict[str, _Change] = {}
+
+    def of(self, schema: Schema) -> _Change | None:
+        if schema == "float":
+            return shortest_single
+        if isinstance(schema, str):
+            return (lambda value: self._named.get(schema, _same)(value)) if schema not in _CHECKS else None
+        if isinstance(schema, list):
+            return self._union(schema)
+        match schema["type"]:
+            case "record":
+                return self._record(schema)
+            case "array":
+                return _each_item(self.of(schema["items"]))
+            case "map":
+                return _each_member(self.of(schema["values"]))
+            case str() | dict() as kind if kind not in ("enum", "fixed"):
+                return self.of(kind)
+            case _:
+                return None
+
+    def _union(self, kinds: list[Any]) -> _Change | None:
+        by_type: dict[type, list[_Change | None]] = {}
+        for kind in kinds:
+            by_type.setdefault(_type_of(kind), []).append(self.of(kind))
+        only = {kind: changes[0] for kind, changes in by_type.items() if len(changes) == 1 and changes[0] is not None}
+        return (lambda value: only.get(type(value), _same)(value)) if only else None
+
+    def _record(self, schema: dict[str, Any]) -> _Change:
+        fields: list[tuple[str, _Change]] = []
+
+        def record(value: Any) -> Any:
+            for name, change in fields:
+                value[name] = change(value[name])
+            return value
+
+        name = schema["name"]
+        self._named[name] = record
+        if "namespace" in schema:
+            self._named[f"{schema['namespace']}.{name}"] = record
+        for field in schema["fields"]:
+            change = self.of(field["type"])
+            if change is not None:
+                fields.append((field["name"], change))
+        return record
+
+
+def _type_of(kind: Any) -> type:
+    """The type of the values of a type in a union; that of the records for a name."""
+    name = kind["type"] if isinstance(kind, dict) else kind
+    if name in ("float", "double"):
+        return float
+    if name == "array":
+        return list
+    return object if isinstance(name, str) and name in _CHECKS or name in ("enum", "fixed") else dict
+
+
+def _each_item(change: _Change | None) -> _Change | None:
+    if change is None:
+        return None
+
+    def items(values: Any) -> Any:
+        return [change(value) for value in values]
+
+    return items
+
+
+def _each_member(change: _Change | None) -> _Change | None:
+    if change is None:
+        return None
+
+    def members(values: Any) -> Any:
+        return {name: change(value) for name, value in values.items()}
+
+    return members
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def unknown_key(schema: Schema, value: Any) -> str | None:

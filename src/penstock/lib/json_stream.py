@@ -15,8 +15,14 @@ _MALFORMED_AT = re.compile(r"\(byte (\d+)\)")
 _TRAILING = "trailing characters"
 _TRUNCATED = "truncated"
 _BLANK = b" \t\r\n"
+_MARK = b"\xef\xbb\xbf"
 _GROWTH = 1.5
 """An unfinished value is looked at again when there is half as much more of it, which keeps the work linear."""
+
+
+def without_mark(data: bytes) -> bytes:
+    """`data` without the byte order mark that some programs put before UTF-8."""
+    return data[len(_MARK) :] if data.startswith(_MARK) else data
 
 
 def first_value(data: memoryview | bytes) -> tuple[Any, int] | None:
@@ -47,6 +53,8 @@ class JsonValues:
         self._pieces: list[bytes] = []
         """What has not been read yet."""
         self._size = 0
+        self._is_start = True
+        """Whether nothing has been read yet."""
         self._look_at_bytes = 0
         """Size at which an unfinished value is tried again; 0 where what is left is the start of a line."""
 
@@ -56,7 +64,7 @@ class JsonValues:
         self._size += len(data)
         values: list[Any] = []
         if self._size >= self._look_at_bytes if self._look_at_bytes else b"\n" in data:
-            data = b"".join(self._pieces)
+            data = self._joined()
             rest = data[self._read(data, values) :]
             self._pieces, self._size = [rest], len(rest)
         if self._size > self._value_bytes_max:
@@ -67,7 +75,7 @@ class JsonValues:
     def finish(self) -> list[Any]:
         """The values of what is left. Raises `EventError` where the last one is cut off."""
         values: list[Any] = []
-        data = b"".join(self._pieces)
+        data = self._joined()
         self._pieces, self._size, self._look_at_bytes = [], 0, 0
         view, position = memoryview(data), 0
         while True:
@@ -80,6 +88,13 @@ class JsonValues:
                 raise EventError("The JSON ends in the middle of a value", cause="json")
             values.append(found[0])
             position += found[1]
+
+    def _joined(self) -> bytes:
+        data = b"".join(self._pieces)
+        if self._is_start:
+            self._is_start = False
+            return without_mark(data)
+        return data
 
     def _read(self, data: bytes, values: list[Any]) -> int:
         """Read what is complete; returns where the rest begins."""

@@ -143,6 +143,51 @@ def test_a_schema_made_of_the_first_event(codecs):
     assert (types["f"]["name"], types["h"]["name"], types["h"]["fields"][0]["type"][1]["name"]) == ("F", "H", "F_2")
 
 
+def test_names_of_fields_may_have_letters_of_any_script(codecs):
+    event = {"größe": 1, "名前": {"é_2": "x"}}
+    data = codecs.write("avro", [event], auto_schema=True)
+    assert list(fastavro.reader(io.BytesIO(data))) == [event] == codecs.read("avro", data).bodies
+
+
+def field_of(kind):
+    return {"type": "record", "name": "R", "fields": [{"name": "f", "type": kind}]}
+
+
+LINKED = {
+    "type": "record",
+    "name": "Node",
+    "namespace": "n",
+    "fields": [{"name": "v", "type": "float"}, {"name": "next", "type": ["null", "n.Node"]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("float", 0.1),
+        ("float", 1e30),
+        (["null", "float"], 3.14159),
+        (["null", "float"], None),
+        (["float", "string"], "x"),
+        ({"type": "array", "items": ["null", "float"]}, [0.1, None]),
+        ({"type": "map", "values": {"type": "array", "items": "float"}}, {"a": [0.3]}),
+        (LINKED, {"v": 0.1, "next": {"v": 0.2, "next": None}}),
+        (["null", LINKED], {"v": 0.7, "next": None}),
+        ({"type": "enum", "name": "E", "symbols": ["A"]}, "A"),
+        ("double", 0.10000000149011612),
+    ],
+)
+def test_numbers_of_single_precision_have_the_digits_they_are_written_with(codecs, kind, value):
+    single = {"name": "single", "type": "float"}
+    schema = {**field_of(kind), "fields": [*field_of(kind)["fields"], single]}
+    assert codecs.read("avro", container(schema, [{"f": value, "single": 0.6}])).bodies == [{"f": value, "single": 0.6}]
+
+
+def test_a_number_that_may_be_of_either_precision_stays_as_it_is(codecs):
+    read = codecs.read("avro", container(field_of(["float", "double"]), [{"f": ("float", 0.1)}, {"f": ("double", 0.1)}]))
+    assert read.bodies == [{"f": 0.10000000149011612}, {"f": 0.1}]
+
+
 @pytest.mark.parametrize(
     ("events", "message"),
     [

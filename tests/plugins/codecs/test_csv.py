@@ -22,7 +22,7 @@ def test_what_another_library_writes_is_read_however_it_is_cut(codecs, rows, cut
     assert batch.bodies == [dict(zip(("a", "b"), row, strict=True)) for row in rows]
 
 
-@given(st.binary(max_size=60) | st.text('a,"\r\n', max_size=30).map(str.encode), CUTS)
+@given(st.binary(max_size=60) | st.text('a,"\r\n ', max_size=30).map(str.encode), CUTS)
 def test_any_bytes_are_rows_or_an_error_however_they_are_cut(codecs, data, cuts):
     def outcome(cuts):
         try:
@@ -40,7 +40,18 @@ def test_rows_before_an_error_are_events(codecs):
         decoder.finish()
 
 
-@pytest.mark.parametrize("data", [b'a\n"x', b'a\n"x\n', b'a\n"x"y\n'])
+@given(st.lists(st.lists(VALUES, min_size=2, max_size=2), min_size=1, max_size=4), CUTS, st.sampled_from([" ", "\t "]))
+def test_blanks_behind_a_closing_quote_mean_nothing(codecs, rows, cuts, blanks):
+    quoted = [['"' + value.replace('"', '""') + '"' + blanks for value in row] for row in rows]
+    data = "\r\n".join(["a,b", *map(",".join, quoted), ""]).encode()
+    assert codecs.read("csv", data, cuts).bodies == [dict(zip("ab", row, strict=True)) for row in rows]
+
+
+def test_blanks_before_a_quote_make_it_a_character_like_any_other(codecs):
+    assert codecs.read("csv", b'a,b\n"x" , "y"\n').bodies == [{"a": "x", "b": ' "y"'}]
+
+
+@pytest.mark.parametrize("data", [b'a\n"x', b'a\n"x\n', b'a\n"x"y\n', b'a\n"x" y\n', b'a,b\n"x" ,"y\n'])
 def test_a_quote_out_of_place_is_an_error(codecs, data):
     with pytest.raises(EventError, match="cannot be read"):
         codecs.read("csv", data)
@@ -75,6 +86,12 @@ def test_writing_by_the_names_of_the_header_or_in_the_order_of_the_event(codecs)
     events = [{"age": 1, "name": 'a"b,c'}, {"x": None, "y": [1]}]
     assert codecs.write("csv", events, header=["name", "age"]) == b'name,age\n"a\\"b,c",1\nnull,[1]\n'
     assert codecs.write("csv", events[:1], header=["name", "age"], delimiter=";").splitlines()[1] == b'"a\\"b,c";1'
+
+
+def test_numbers_with_a_fraction_are_written_as_java_writes_them(codecs):
+    values = [1e10, 1e-5, 1e300, 9999999.0, 0.001, 1.5, -0.0, 5]
+    data = codecs.write("csv", [{"a": value} for value in values], header=["a"])
+    assert data.split()[1:] == b"1.0E10 1.0E-5 1.0E300 9999999.0 0.001 1.5 -0.0 5".split()
 
 
 def test_events_that_do_not_fit_the_header_are_counted(codecs):

@@ -200,3 +200,27 @@ def test_encoders_write_tags_where_the_sink_wants_them():
     ctx = Context("p", "ndjson", sink_options=SinkOptions(tags_target_key="t", exclude_keys=("b",)))
     encoder = found.module.build_encoder(options, ctx).encoder()
     assert encoder.write(Batch([{"a": 1, "b": 2}], [Meta(tags=["y", "x"])])) == b'{"a":1,"t":["x","y"]}\n'
+
+
+@pytest.mark.parametrize("places", [(), (1,), (2, 4)])
+def test_a_byte_order_mark_means_nothing(places):
+    assert bodies_of("json", {}, b'\xef\xbb\xbf[{"a": 1}]', places) == [{"a": 1}]
+    assert walked({}, b'\xef\xbb\xbf[{"a": 1}]', ()) == [{"a": 1}], "in a large document"
+    assert bodies_of("ndjson", {}, b'\xef\xbb\xbf{"a": 1}\n{"b": 2}\n', places) == [{"a": 1}, {"b": 2}]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_document_that_is_an_array_without_objects_is_an_error(whole, monkeypatch):
+    if not whole:
+        monkeypatch.setattr(json_codec, "WHOLE_BYTES_MAX", 0)
+    for data in (b'[1, "x", [null]]', b"[true]"):
+        with pytest.raises(EventError, match="array without objects"):
+            bodies_of("json", {}, data)
+    assert bodies_of("json", {}, b'[1, {"a": 1}]') == [{"a": 1}]
+    assert bodies_of("json", {}, b'{"tags": ["x"], "rows": []}') == []
+
+
+def test_half_a_surrogate_pair_does_not_cut_a_document_off():
+    assert bodies_of("json", {}, b'[{"a": "\\ud800"}]') == [{"a": "\ufffd"}]
+    with pytest.raises(EventError, match="ends too early"):
+        bodies_of("json", {}, b'[{"a": "\\ud800"}')

@@ -116,6 +116,29 @@ def test_values_of_every_type(codecs):
     assert second == dict.fromkeys(first)
 
 
+def test_numbers_of_single_precision_have_the_digits_they_are_written_with(codecs):
+    kind = pa.float32()
+    table = pa.table(
+        {
+            "n": pa.array([0.1, None], kind),
+            "list": pa.array([[3.14159, None], []], pa.list_(kind)),
+            "struct": pa.array([{"x": 1e30, "raw": b"t"}, None], pa.struct([("x", kind), ("raw", pa.binary())])),
+            "map": pa.array([[("k", 0.3)], None], pa.map_(pa.string(), kind)),
+            "double": [0.10000000149011612, 0.1],
+        }
+    )
+    assert codecs.read("parquet", file_of(table)).bodies == [
+        {
+            "n": 0.1,
+            "list": [3.14159, None],
+            "struct": {"x": 1e30, "raw": "t"},
+            "map": {"k": 0.3},
+            "double": 0.10000000149011612,
+        },
+        {"n": None, "list": [], "struct": None, "map": None, "double": 0.1},
+    ]
+
+
 def test_outdated_time_stamps_are_text(codecs):
     when = datetime.datetime(2024, 1, 1, 0, 0, 0, 5_000, tzinfo=datetime.UTC)
     table = pa.table({"at": pa.array([when, None], pa.timestamp("ns")), "n": [1, 2]})

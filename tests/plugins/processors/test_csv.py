@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from penstock.core.errors import ConfigError, EventError
 from penstock.core.handle import Handle
 from penstock.core.metrics import Registry
+from penstock.lib.csv_rows import compile_row_reader
 from penstock.plugins.processors import csv
 from penstock.sdk import Batch, Context, copy_value
 from penstock.testing import run_processor
@@ -55,7 +56,7 @@ def test_what_was_written_is_read(row, delimiter, quote):
     text = io.StringIO()
     stdlib_csv.writer(text, delimiter=delimiter, quotechar=quote, quoting=stdlib_csv.QUOTE_ALL).writerow(row)
     assert csv.compile_row(delimiter, quote)(text.getvalue()) == row
-    assert csv._exact_reader(delimiter, quote)(text.getvalue()) == row
+    assert compile_row_reader(delimiter, quote, 9)(text.getvalue(), 0)[0] == row
 
 
 @given(st.text(st.sampled_from('ab ,"\r\n'), max_size=12))
@@ -66,7 +67,8 @@ def test_the_fast_way_and_the_exact_one_agree(text):
         except EventError as error:
             return error.cause
 
-    assert outcome(csv.compile_row(",", '"')) == outcome(csv._exact_reader(",", '"'))
+    exactly = compile_row_reader(",", '"', 99)
+    assert outcome(csv.compile_row(",", '"')) == outcome(lambda text: exactly(text, 0)[0])
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """Avro object container files: a record is an event.
 
 Reading takes the container block by block. Enumerations are text, bytes are text in base64, dates and times are the
-numbers they are stored as. What does not begin like a container gives no events, is logged and counted in
-`notContainers`; a damaged container is an error. Writing needs a schema, or makes one of the first event: then every
-field may be null, and keys that the first event did not have are errors. Needs the extra `penstock[avro]`.
+numbers they are stored as. Numbers of single precision have the digits they are written with: 0.1 rather than
+0.10000000149011612. What does not begin like a container gives no events, is logged and counted in `notContainers`; a
+damaged container is an error. Writing needs a schema, or makes one of the first event: then every field may be null,
+and keys that the first event did not have are errors. Needs the extra `penstock[avro]`.
 """
 
 import base64
@@ -62,6 +63,8 @@ class _AvroDecoder:
         """The header for `read`, with plain types and without compression."""
         self._inflater = avro.Inflater("null")
         self._has_bytes = False
+        self._singles: Callable[[Any], Any] | None = None
+        """Changes a record with numbers of single precision."""
         self._foreign = False
 
     def feed(self, data: bytes) -> sdk.Batch:
@@ -125,6 +128,7 @@ class _AvroDecoder:
         try:
             schema = avro.without_logical_types(header.schema())
             shape = avro.shape_of(schema)
+            self._singles = avro.compile_singles(schema) if "float" in shape.kinds else None
         except RecursionError:
             raise sdk.EventError("The schema of the Avro container is nested too deeply", cause="avro") from None
         if shape.contains_itself:
@@ -145,6 +149,8 @@ class _AvroDecoder:
             raise sdk.EventError(f"The Avro container cannot be read: {error}", cause="avro") from error
         if any(type(record) is not dict for record in records):
             raise sdk.EventError("The Avro container holds values that are no records", cause="avro")
+        if self._singles is not None:
+            records = list(map(self._singles, records))
         return [_without_bytes(record) for record in records] if self._has_bytes else records
 
 

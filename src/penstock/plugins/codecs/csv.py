@@ -4,22 +4,29 @@ Reading: quoted values may hold delimiters, line ends and doubled quote characte
 fewer values than there are columns has no others. A row with more, or a quote that is not closed, is an error; the rows
 before it are events still. Blank lines mean nothing, unless there is just one column.
 
-Writing: a row holds the values of an event as JSON, by the names of the header when the event has exactly these, else
-in the order of the event. Events with another number of values are left out, logged and counted in `rowsSkipped`.
+Writing: a row holds the values of an event as JSON, large and small numbers with a fraction as Java writes them
+(`1.0E10`), by the names of the header when the event has exactly these, else in the order of the event. Events with
+another number of values are left out, logged and counted in `rowsSkipped`.
 """
 
 import codecs
 import csv
+import math
 import re
 from collections.abc import Iterator
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from penstock import sdk
+from penstock.lib.csv_rows import Unfinished, compile_row_reader
+from penstock.lib.java_values import java_text
 
 ROW_CHARACTERS_MAX = 64 * 1024 * 1024
 """Longest row that is read."""
+
+COLUMNS_MAX = 100_000
+"""Most values of a row with blanks behind a closing quote."""
 
 _LINES = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)")
 _UNFINISHED = "unexpected end of data"
@@ -105,6 +112,7 @@ class _CsvDecoder:
         self._given = None if config.detect_header else config.header or []
         self._delimiter = config.delimiter
         self._quote = config.quote_character
+        self._read_exactly = compile_row_reader(config.delimiter, config.quote_character, COLUMNS_MAX)
         self._clock = clock
         self._header: list[str] | None = None
         self._text = codecs.getincrementaldecoder("utf-8-sig")("replace")
@@ -146,34 +154,47 @@ class _CsvDecoder:
     def _rows(self, text: str, *, last: bool) -> tuple[list[sdk.Body], int]:
         """The rows in `text` and how far they reach; `last` when there is nothing behind it."""
         bodies: list[sdk.Body] = []
-        lines = _Lines(text)
-        reader = csv.reader(
-            lines, delimiter=self._delimiter, quotechar=self._quote, strict=True, skipinitialspace=False
-        )
         read = 0
         try:
-            for row in reader:
-                if self._header is None:
-                    if not row:
-                        read = lines.read
-                        continue
-                    first = text[read : lines.read]
-                    read = lines.read
-                    if self._named(row, first):
-                        continue
-                read = lines.read
-                body = self._body(row)
-                if body is not None:
-                    bodies.append(body)
-        except csv.Error as error:
-            if str(error) == _UNFINISHED and not last:
+            while read < len(text):
+                lines = _Lines(text, read)
+                reader = csv.reader(lines, delimiter=self._delimiter, quotechar=self._quote, strict=True)
+                try:
+                    for row in reader:
+                        begin, read = read, lines.read
+                        if self._header is None and (not row or self._named(row, text[begin:read])):
+                            continue
+                        body = self._body(row)
+                        if body is not None:
+                            bodies.append(body)
+                except csv.Error as error:
+                    if str(error) == _UNFINISHED:
+                        raise Unfinished from error
+                    row, end = self._exact_row(text, read)
+                    if self._header is not None or not self._named(row, text[read:end]):
+                        bodies += filter(None, [self._body(row)])
+                    read = end
+        except Unfinished as error:
+            if not last:
                 return bodies, read
-            self._broken = sdk.EventError(f"Row {self._rows_read + 1} of the CSV cannot be read: {error}", cause="csv")
+            self._broken = self._unreadable(error)
         except sdk.EventError as error:
             self._broken = error
         if self._broken is not None and not bodies:
             raise self._broken
         return bodies, read
+
+    def _exact_row(self, text: str, read: int) -> tuple[list[str], int]:
+        """A row with blanks behind a closing quote, and where it ends."""
+        try:
+            return self._read_exactly(text, read)
+        except Unfinished:
+            raise
+        except sdk.EventError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> sdk.EventError:
+        return sdk.EventError(f"Row {self._rows_read + 1} of the CSV cannot be read: {error}", cause="csv")
 
     def _named(self, row: list[str], first: str) -> bool:
         """Name the columns. Whether the row was the header."""
@@ -202,13 +223,13 @@ class _CsvDecoder:
 class _Lines:
     """Iterates over lines with their ends and knows how far it has come."""
 
-    def __init__(self, text: str) -> None:
-        self.read = 0
+    def __init__(self, text: str, start: int) -> None:
+        self.read = start
         self._text = text
         self._plain = "\r" not in text
 
     def __iter__(self) -> Iterator[str]:
-        text, start = self._text, 0
+        text, start = self._text, self.read
         while start < len(text):
             if self._plain:
                 end = text.find("\n", start) + 1
@@ -254,11 +275,17 @@ class CsvOutput:
                 )
                 continue
             ordered = [values[name] for name in header] if values.keys() == names else values.values()
-            rows.append(delimiter.join([sdk.encode(value) for value in ordered]) + b"\n")
+            rows.append(delimiter.join(map(_encoded, ordered)) + b"\n")
         return b"".join(rows)
 
     def finish(self) -> bytes:
         return b""
+
+
+def _encoded(value: Any) -> bytes:
+    if type(value) is float and math.isfinite(value):
+        return java_text(value).encode()
+    return sdk.encode(value)
 
 
 def build_decoder(config: InputConfig, ctx: sdk.Context) -> sdk.InputCodec:

@@ -1,8 +1,8 @@
 """JSON documents: every object in an array becomes an event; and one document with all events in a list.
 
 Reading finds arrays at any depth: `{"Records": [{…}, {…}]}` gives two events, as does `[{…}, {…}]`. Members of arrays
-that are no objects are skipped. Documents of any size are read piece by piece. (Data Prepper stops at the end of the
-first nested object and misses the arrays behind it.)
+that are no objects are skipped; a document that is an array without any object is an error. Documents of any size are
+read piece by piece. (Data Prepper stops at the end of the first nested object and misses the arrays behind it.)
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from penstock import sdk
-from penstock.lib.json_stream import first_value
+from penstock.lib.json_stream import first_value, without_mark
 
 WHOLE_BYTES_MAX = 16 * 1024 * 1024
 """Documents up to this size are decoded at once, which is twice as fast."""
@@ -61,6 +61,9 @@ class _Collector:
         self._attributes: dict[str, str | None] = {}
         self.bodies: list[sdk.Body] = []
         self.metas: list[sdk.Meta | None] = []
+        self.has_events = False
+        self.has_odd_members = False
+        """Whether the document is an array with members that are neither objects nor arrays."""
 
     def takes(self, name: str | None) -> bool:
         """Whether objects in an array under `name` are events."""
@@ -76,6 +79,7 @@ class _Collector:
                 self._attributes[name] = text
 
     def event(self, body: sdk.Body) -> None:
+        self.has_events = True
         self.bodies.append({**body, **self._fields} if self._fields else body)
         self.metas.append(sdk.Meta(attributes=dict(self._attributes)) if self._attributes else None)
 
@@ -103,7 +107,7 @@ class _JsonDecoder:
             self._size += len(data)
             if self._size > WHOLE_BYTES_MAX:
                 self._walker = _Walker(self._collector, self._event_bytes_max)
-                data = b"".join(self._pieces)
+                data = without_mark(b"".join(self._pieces))
                 self._pieces = []
         if self._walker is not None:
             self._walker.feed(data)
@@ -111,11 +115,13 @@ class _JsonDecoder:
 
     def finish(self) -> sdk.Batch:
         if self._walker is None:
-            data = b"".join(self._pieces)
+            data = without_mark(b"".join(self._pieces))
             self._pieces, self._size = [], 0
             self._whole(data)
         else:
             self._walker.finish()
+        if self._collector.has_odd_members and not self._collector.has_events:
+            raise sdk.EventError("The JSON document is an array without objects", cause="json")
         return self._collector.take(self._clock.now_ms())
 
     def _whole(self, data: bytes) -> None:
@@ -123,10 +129,8 @@ class _JsonDecoder:
             return
         try:
             found = first_value(data)
-            if found is None:
-                raise sdk.EventError("The JSON document ends too early", cause="json")
-            documents = [found[0]]
-            if found[1] < len(data):  # a second document behind the first
+            documents = [_last_resort(data) if found is None else found[0]]
+            if found is not None and found[1] < len(data):  # a second document behind the first
                 documents += _further_documents(data, found[1])
         except ValueError:
             try:
@@ -138,6 +142,14 @@ class _JsonDecoder:
                 _visit(self._collector, document, None, 0)
         except RecursionError:
             raise sdk.EventError("The JSON document is nested too deeply", cause="json") from None
+
+
+def _last_resort(data: bytes) -> Any:
+    """A document that looks cut off, which half a surrogate pair does too."""
+    try:
+        return sdk.decode(data)
+    except ValueError:
+        raise sdk.EventError("The JSON document ends too early", cause="json") from None
 
 
 def _further_documents(data: bytes, position: int) -> Iterator[Any]:
@@ -167,6 +179,8 @@ def _visit(collector: _Collector, node: Any, name: str | None, depth: int) -> No
                 collector.event(item)
             elif type(item) is dict or type(item) is list:
                 _visit(collector, item, name, depth + 1)
+            elif depth == 0:
+                collector.has_odd_members = True
 
 
 class _Walker:
@@ -260,6 +274,8 @@ class _Walker:
             if len(self._open) == 1:
                 self._collector.field(self._key, value)
             self._key = None
+        elif len(self._open) == 1:
+            self._collector.has_odd_members = True
         return found.end()
 
 

@@ -3,7 +3,8 @@
 Reading puts the file aside first, in memory up to 16 MiB and then in a temporary file, because its directory comes
 last. `finish` gives all rows; `rest` gives them batch by batch, for files larger than memory. Dates, times and time
 stamps are the numbers they are stored as, but for the outdated 96-bit time stamps, which are ISO 8601 text. Binary
-values are text where they are UTF-8, else base64.
+values are text where they are UTF-8, else base64. Numbers of single precision have the digits they are written with:
+0.1 rather than 0.10000000149011612.
 
 Writing needs an Avro schema, or makes one of the first event: then every field may be null, and keys that the first
 event did not have are errors. Compression is inside of the file. Needs the extra `penstock[parquet]`.
@@ -115,13 +116,15 @@ class _ParquetDecoder:
             self._check_size(source.metadata)
             schema = source.schema_arrow
             outdated = _int96_columns(source.schema)
-            columns = [_plain_field(self._arrow, field, iso=field.name in outdated) for field in schema]
-            target = self._arrow.schema(columns)
+            target = _plain_schema(self._arrow, schema, outdated, self._arrow.float64())
+            texts = _plain_schema(self._arrow, schema, outdated, self._arrow.string())
             convert = [_converter(self._arrow, field.type) for field in target]
             for batch in source.iter_batches(ROWS_MAX, use_threads=False):
                 table = self._arrow.Table.from_batches([batch])
                 if outdated:
                     table = _iso_columns(self._arrow, table, outdated)
+                if texts != target:  # the digits of single precision, not those of the double next to it
+                    table = table.cast(texts)
                 rows = table.cast(target).to_pylist(maps_as_pydicts="lossy")
                 for field, change in zip(target, convert, strict=True):
                     if change is not None:
@@ -146,27 +149,40 @@ def _iso_columns(arrow: Any, table: Any, names: set[str]) -> Any:
     return table
 
 
-def _plain_field(arrow: Any, field: Any, *, iso: bool = False) -> Any:
-    return arrow.field(field.name, arrow.string() if iso else _plain_type(arrow, field.type), field.nullable)
+def _plain_schema(arrow: Any, schema: Any, outdated: set[str], single: Any) -> Any:
+    """The schema with plain numbers for dates and times, text for the outdated columns, and `single` for `float`."""
+    return arrow.schema(
+        [
+            arrow.field(field.name, arrow.string(), field.nullable)
+            if field.name in outdated
+            else _plain_field(arrow, field, single)
+            for field in schema
+        ]
+    )
 
 
-def _plain_type(arrow: Any, kind: Any) -> Any:
-    """The type with plain numbers for dates and times."""
+def _plain_field(arrow: Any, field: Any, single: Any) -> Any:
+    return arrow.field(field.name, _plain_type(arrow, field.type, single), field.nullable)
+
+
+def _plain_type(arrow: Any, kind: Any, single: Any) -> Any:
     types = arrow.types
+    if types.is_float32(kind):
+        return single
     if types.is_timestamp(kind) or types.is_date64(kind) or types.is_time64(kind) or types.is_duration(kind):
         return arrow.int64()
     if types.is_date32(kind) or types.is_time32(kind):
         return arrow.int32()
     if types.is_dictionary(kind):
-        return _plain_type(arrow, kind.value_type)
+        return _plain_type(arrow, kind.value_type, single)
     if types.is_struct(kind):
-        return arrow.struct([_plain_field(arrow, kind.field(place)) for place in range(kind.num_fields)])
+        return arrow.struct([_plain_field(arrow, kind.field(place), single) for place in range(kind.num_fields)])
     if types.is_map(kind):
-        return arrow.map_(kind.key_type, _plain_field(arrow, kind.item_field))
+        return arrow.map_(kind.key_type, _plain_field(arrow, kind.item_field, single))
     if types.is_large_list(kind):
-        return arrow.large_list(_plain_field(arrow, kind.value_field))
+        return arrow.large_list(_plain_field(arrow, kind.value_field, single))
     if types.is_list(kind) or types.is_fixed_size_list(kind):
-        return arrow.list_(_plain_field(arrow, kind.value_field))
+        return arrow.list_(_plain_field(arrow, kind.value_field, single))
     return kind
 
 

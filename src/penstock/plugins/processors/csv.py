@@ -23,6 +23,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from penstock import sdk
+from penstock.lib.csv_rows import compile_row_reader
 from penstock.lib.event_keys import Key, event_key, replace_invalid_characters
 from penstock.lib.java_values import java_text
 
@@ -273,7 +274,10 @@ def compile_row(delimiter: str, quote: str) -> _Row:
     """A function that splits the first line of a text. Raises `EventError` for a quote that is not closed, for text
     behind a closing quote, and for more than `COLUMNS_MAX` columns."""
     dialect = _dialect(delimiter, quote)
-    read_exactly = _exact_reader(delimiter, quote)
+    read_row = compile_row_reader(delimiter, quote, COLUMNS_MAX)
+
+    def read_exactly(text: str) -> list[str]:
+        return read_row(text, 0)[0]
 
     def row(text: str) -> list[str]:
         if quote not in text:
@@ -298,30 +302,6 @@ def _dialect(delimiter: str, quote: str) -> Any:
         return csv.reader((), delimiter=delimiter, quotechar=quote, strict=True).dialect
     except (TypeError, ValueError, csv.Error):
         return None
-
-
-def _exact_reader(delimiter: str, quote: str) -> _Row:
-    comma, sign = re.escape(delimiter), re.escape(quote)
-    blanks = "".join(re.escape(chr(code)) for code in range(0x21) if chr(code) not in "\r\n" + delimiter)
-    end = rf"(?:({comma})|[\r\n]|\Z)"
-    quoted = re.compile(rf"{sign}([^{sign}]*+(?:{sign}{sign}[^{sign}]*+)*){sign}(?!{sign})[{blanks}]*+{end}")
-    plain = re.compile(rf"([^{comma}\r\n]*+){end}")
-
-    def read(text: str) -> list[str]:
-        values: list[str] = []
-        at, more = 0, True
-        while more:
-            in_quotes = text.startswith(quote, at)
-            found = (quoted if in_quotes else plain).match(text, at)
-            if found is None:
-                raise sdk.EventError("a quote is not closed, or text follows it", cause="quote")
-            values.append(found[1].replace(quote + quote, quote) if in_quotes else found[1])
-            at, more = found.end(), found[2] is not None
-            if len(values) > COLUMNS_MAX:
-                raise sdk.EventError(f"more than {COLUMNS_MAX} separated values", cause="too_large")
-        return values
-
-    return read
 
 
 EXAMPLES = [
