@@ -121,6 +121,7 @@ def test_wall_clocks_of_a_zone():
 
 def test_other_languages_and_java_locale_texts():
     assert parse("d MMMM yyyy", "1 März 2024", locale="de_DE").startswith("2024-03-01")
+    assert parse("d MMM yyyy", "3 Feb 2024", locale="root") == parse("d MMM yyyy", "3 Feb 2024")
     assert parse("yyyy-MMM-dd", "2024-gen-15", locale="it-IT").startswith("2024-01-15")
     assert parse("d MMM yyyy", "3 févr. 2024", locale="fr").startswith("2024-02-03")
     assert dates.compile_formatter("LLLL", locale="tr")(NOON_OF_LEAP_DAY) == "Şubat", "languages do not mix"

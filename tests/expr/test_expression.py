@@ -155,6 +155,8 @@ def test_logic_is_read_from_left_to_right(flags, data):
 def test_membership_goes_by_type_and_value():
     assert holds("/a in {1, 2.5}", a=1)
     assert not holds("/a in {1}", a=1.0)
+    assert holds("/a in {1, 1.0}", a=1.0)
+    assert holds("/a in {1, 1.0}", a=1)
     assert not holds("/a in {1, 2}", a=True)
     assert not holds("/a in {true}", a=1)
     assert not holds("/missing in {1}")

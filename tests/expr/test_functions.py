@@ -33,6 +33,8 @@ def evaluate(statement):
         ("length(\"/text\")", 5),
         ("contains(/text, substringBefore(/text, /dash))", True),
         ("startsWith(getMetadata(\"missing\"), \"x\")", False),
+        ("contains(/missing, /map)", False),
+        ("startsWith(/null, /map)", False),
         ("substringAfter(/text, /dash) + \"!\"", "b-c!"),
         ("substringBeforeLast(/text, \"-\")", "a-b"),
         ("substringBefore(/null, \"-\")", None),

@@ -276,7 +276,8 @@ class Compiler:
             return members._replace(boolean=True)
         kind = _family(next(iter(members.constant)))
         if kind is float:
-            source = f"{self._bind(_number_membership(members.constant))}({left.source})"
+            holds = _number_membership([member.value for member in node.right.members])
+            source = f"{self._bind(holds)}({left.source})"
         else:
             value = self._variable()
             type_name = "str" if kind is str else "bool"
@@ -464,8 +465,8 @@ def _family(value: Any) -> type | None:
     return None if value is None else float if kind in NUMBERS else kind
 
 
-def _number_membership(members: frozenset[Any]) -> Callable[[Any], bool]:
-    """`in` goes by type and value: 1 is not in {1.0}."""
+def _number_membership(members: Sequence[Any]) -> Callable[[Any], bool]:
+    """`in` goes by type and value: 1 is not in {1.0}, and {1, 1.0} has two members."""
     integers = frozenset(member for member in members if type(member) is int)
     floats = frozenset(single(member) for member in members if type(member) is float)
 

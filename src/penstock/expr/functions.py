@@ -142,8 +142,11 @@ def _contains(arguments: Sequence[Argument], around: Surroundings) -> Evaluate:
     whole, part = (_text_of(argument, wrong_type) for argument in arguments)
 
     def contains(body: Body, meta: Meta) -> bool:
-        text, wanted = whole(body, meta), part(body, meta)
-        return text is not None and wanted is not None and wanted in text
+        text = whole(body, meta)
+        if text is None:  # then the other argument is not looked at
+            return False
+        wanted = part(body, meta)
+        return wanted is not None and wanted in text
 
     return contains
 
@@ -155,8 +158,11 @@ def _starts_with(arguments: Sequence[Argument], around: Surroundings) -> Evaluat
     whole, part = (_text_of(argument, wrong_type) for argument in arguments)
 
     def starts_with(body: Body, meta: Meta) -> bool:
-        text, wanted = whole(body, meta), part(body, meta)
-        return text is not None and wanted is not None and text.startswith(wanted)
+        text = whole(body, meta)
+        if text is None:
+            return False
+        wanted = part(body, meta)
+        return wanted is not None and text.startswith(wanted)
 
     return starts_with
 

@@ -43,8 +43,8 @@ def _to_long(value: Any) -> int:
     kind = type(value)
     if kind is str:
         return _read_long(value)
-    if kind is int or kind is bool:
-        return _lower_bits(int(value), _LONG_END)
+    if kind is bool or (kind is int and -_LONG_END <= value < _LONG_END):
+        return int(value)
     if kind is float and value == value:
         return int(value) if abs(value) < _LONG_END else _LONG_END - 1 if value > 0 else -_LONG_END
     if kind is Decimal:

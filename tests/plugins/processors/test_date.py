@@ -37,7 +37,9 @@ def test_numbers_and_texts_of_epoch_units():
     assert stamp(1705314030123, "epoch_milli") == "2024-01-15T10:20:30.123Z"
     assert stamp("1705314030123", "epoch_milli") == "2024-01-15T10:20:30.123Z"
     assert stamp(1705314030.0, "epoch_second") == "2024-01-15T10:20:30.000Z"
-    assert stamp(1705314030, "epoch_milli") is None, "too few digits for milliseconds"
+    for unit in ("epoch_milli", "epoch_micro", "epoch_nano"):
+        assert stamp(1705314030, unit) == "2024-01-15T10:20:30.000Z", "ten digits are seconds"
+    assert stamp(1705314030123, "epoch_second") is None is stamp(1705314030123, "epoch_micro"), "these are milliseconds"
     assert stamp("20240115", "epoch_milli", "yyyyMMdd") == "2024-01-15T00:00:00.000Z"
     assert stamp(True, "epoch_second") is None
 

@@ -23,9 +23,14 @@ def bodies(config, *before):
 
 
 def test_all_keys_or_none():
-    event = {"a": 1, "b": "text"}
-    assert bodies({"with_keys": ["a", "b/c"]}, event) == [event], "b is no object: the event stays as it was"
+    event = {"a": 1, "b": ["text"], "d": {"e": 2}}
+    assert bodies({"with_keys": ["d/e", "a", "b/0"]}, event) == [event], "an element of a list: the event stays"
     assert bodies({"with_keys": ["a", "b/c"]}, {"a": 1, "b": {"c": 2}}) == [{"b": {}}]
+
+
+@pytest.mark.parametrize("keys", [["a", "b/c"], ["b/c", "a"], ["b/c", "b/c/d", "a"]])
+def test_below_a_value_that_is_no_object_there_is_nothing_to_remove(keys):
+    assert bodies({"with_keys": keys}, {"a": 1, "b": "text"}, {"a": 1, "b": None}) == [{"b": "text"}, {"b": None}]
 
 
 def test_a_regular_expression_has_to_match_the_whole_name():

@@ -128,7 +128,12 @@ ENGLISH = Names(DEFAULT_LOCALE, None)
 
 @lru_cache(maxsize=64)
 def find_names(tag: str | None = None) -> Names:
-    """Names for a language tag (`de-DE`) or the text of a Java locale (`de_DE`). Raises ValueError for no language."""
+    """Names for a language tag (`de-DE`) or the text of a Java locale (`de_DE`), or `ROOT`, which is as good as none.
+
+    Raises ValueError for no language.
+    """
+    if tag is not None and tag.upper() == "ROOT":
+        tag = None
     parts = (tag or DEFAULT_LOCALE).replace("_", "-").split("-")
     if [part.lower() for part in parts[:2]] in (["en"], ["en", "us"]):
         return Names("-".join(["en", *parts[1:2]]), None)

@@ -215,8 +215,8 @@ def _to_long(value: Any) -> int:
     kind = type(value)
     if kind is str:
         return _read_long(value)
-    if kind is int or kind is bool:
-        return _wrapped(int(value), _LONG_END)
+    if kind is bool or (kind is int and -_LONG_END <= value < _LONG_END):
+        return int(value)
     if kind is float and value == value:
         return int(min(max(value, -_LONG_END), _LONG_END - 1)) if abs(value) < _LONG_END else _saturated(value)
     if kind is Decimal and value.is_finite():

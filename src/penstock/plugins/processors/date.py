@@ -99,7 +99,7 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
         return _with_origination(config, config.match[0], ctx)
     get, source = config.match[0].key.get, config.match[0]
     convert = dates.compile_conversion(
-        source.patterns,
+        _patterns(source),
         config.output_format,
         config.source_timezone,
         config.destination_timezone,
@@ -120,7 +120,7 @@ def build(config: Config, ctx: sdk.Context) -> sdk.BatchFn:
 
 def _with_origination(config: Config, source: Match, ctx: sdk.Context) -> sdk.BatchFn:
     get, put, when = source.key.get, config.destination.put, config.date_when
-    read = dates.compile_reader(source.patterns, config.source_timezone, config.locale, ctx.clock.now_ns)
+    read = dates.compile_reader(_patterns(source), config.source_timezone, config.locale, ctx.clock.now_ns)
     write = dates.compile_formatter(config.output_format, config.destination_timezone)
     matched = ctx.metrics.counter("dateProcessingMatchSuccess")
     fail = ctx.failure(failures="dateProcessingMatchFailure")
@@ -141,6 +141,13 @@ def _with_origination(config: Config, source: Match, ctx: sdk.Context) -> sdk.Ba
         return batch
 
     return run
+
+
+def _patterns(source: Match) -> list[str]:
+    """All patterns to try, in order: Data Prepper takes few digits for seconds, whatever epoch unit is named."""
+    patterns = source.patterns
+    has_unit = not dates.EPOCH_UNITS_NS.keys().isdisjoint(patterns)
+    return [*patterns, "epoch_second"] if has_unit and "epoch_second" not in patterns else patterns
 
 
 _NUMBER_END = 10**20

@@ -121,13 +121,13 @@ def _deletion(options: Entry | Config) -> sdk.EventFn:
     if options.with_keys_regex:
         return _by_regex(_compiled(options.with_keys_regex), options.exclude_from_delete or [])
     keys = options.with_keys or []
-    if len(keys) == 1:
-        return keys[0].delete
     by_name = _by_name([key.parts[0] for key in keys if len(key.parts) == 1])
     nested = [key for key in keys if len(key.parts) != 1]
     if not nested:
         return by_name
-    by_key = _by_key(nested) if len(nested) > 1 else nested[0].delete
+    by_key = _by_key(nested) if len(nested) > 1 else _deletion_of(nested[0])
+    if len(nested) == len(keys):
+        return by_key
 
     def delete(body: sdk.Body) -> None:
         by_key(body)  # first, because only this can fail
@@ -145,13 +145,26 @@ def _by_name(names: Sequence[str]) -> sdk.EventFn:
     return delete
 
 
+def _deletion_of(key: Key) -> sdk.EventFn:
+    """A function that fails for an element of a list, and not for a key below a value that is no object."""
+    exists, remove = key.exists, key.delete
+
+    def delete(body: sdk.Body) -> None:
+        if exists(body):
+            remove(body)
+
+    return delete
+
+
 def _by_key(keys: Sequence[Key]) -> sdk.EventFn:
+    deletions = [(key, _deletion_of(key)) for key in keys]
+
     def delete(body: sdk.Body) -> None:
         taken = []
         try:
-            for key in keys:
+            for key, delete_one in deletions:
                 taken.append((key, key.get(body)))
-                key.delete(body)
+                delete_one(body)
         except sdk.EventError:
             for key, value in reversed(taken[:-1]):
                 if value is not sdk.MISSING:
