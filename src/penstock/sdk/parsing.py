@@ -39,6 +39,12 @@ def _not_blank(key: _key.Key) -> _key.Key:
     return key
 
 
+def _named(key: _key.Key) -> _key.Key:
+    if not any(key.parts):
+        raise ValueError("pointer names nothing inside of the parsed object")
+    return key
+
+
 class ParseOptions(PluginConfig):
     """What such a processor is told."""
 
@@ -46,7 +52,7 @@ class ParseOptions(PluginConfig):
     """Field to parse. Events without it are left alone."""
     destination: Key | None = None
     """Key that receives the object; its members go to the top of the event when left out."""
-    pointer: Key | None = None
+    pointer: Annotated[Key, AfterValidator(_named)] | None = None
     """Path inside the parsed object: only the value there is written, under its last name (for an element of a list
     the name of the list, a dot and the index), or under the whole path with dots where the event has that name already.
     When the object has nothing there, all of it is written."""

@@ -287,6 +287,11 @@ def test_how_events_are_cut_into_batches_does_not_matter(events, cuts):
     assert parts.run.drain().bodies == whole.run.drain().bodies
 
 
+def test_an_action_is_needed():
+    with pytest.raises(ConfigError, match="action must not be null"):
+        run_processor("aggregate", {"identification_keys": ["a"], "action": None}, [])
+
+
 @pytest.mark.parametrize("options", [True, 1, []])
 def test_options_of_an_action_are_a_map(options):
     with pytest.raises(ConfigError, match="expected an object, null, or no value"):

@@ -67,6 +67,7 @@ def test_another_target_shares_nothing_and_may_fail():
     [
         ({"keep_element_when": "=="}, "keep_element_when"),
         ({"keep_element_when": ""}, "keep_element_when must not be empty"),
+        ({"keep_element_when": None}, "keep_element_when must not be null"),
         ({"filter_list_when": "=="}, "filter_list_when"),
         ({"iterate_on": ""}, "iterate_on"),
     ],

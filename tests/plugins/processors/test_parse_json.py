@@ -89,6 +89,7 @@ def test_a_pointer_to_nothing_takes_the_whole():
         ({"handle_failed_events": "drop"}, "handled_failed_events must be set to 'skip' or 'skip_silently'."),
         ({"depth": 11}, "depth must be less than or equal to 10"),
         ({"source": " "}, "source"),
+        ({"pointer": "/"}, "pointer names nothing inside of the parsed object"),
     ],
 )
 def test_refused_options(config, message):

@@ -17,9 +17,10 @@ concluded early, counted in `groupsConcludedEarly`.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Hashable
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from penstock import sdk
 from penstock.lib.aggregation import DROPPED, HELD, MERGED, PASSED, Action, Group, compile_identity
@@ -51,6 +52,13 @@ class Config(sdk.PluginConfig):
     """Let events end when their group is concluded instead of when the result is delivered. A lost result is lost."""
     disable_group_acknowledgments: bool = False
     """Let events end as soon as they are part of a group. What a group holds is lost with the process."""
+
+    @field_validator("action", mode="before")
+    @classmethod
+    def _some(cls, value: Any) -> Any:
+        if value is None:
+            raise PydanticCustomError("missing", "must not be null")
+        return value
 
     @model_validator(mode="after")
     def _rules(self) -> Self:

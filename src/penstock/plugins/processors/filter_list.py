@@ -19,6 +19,8 @@ _ELEMENT_META = sdk.Meta("event")
 
 
 def _not_empty(value: Any) -> Any:
+    if value is None:
+        raise PydanticCustomError("missing", "must not be null")
     if value == "":
         raise PydanticCustomError("string_too_short", "must not be empty", {"min_length": 1, "actual_length": 0})
     return value
