@@ -22,6 +22,8 @@ from penstock.lib.text_values import ReplacementError, compile_replace, compile_
         ("(?=[A-Z])", "AbcDef", ["Abc", "Def"]),
         ("^", "abc", ["abc"]),
         ("$", "abc", ["abc"]),
+        ("b*?", "abbc", ["a", "b", "b", "c"]),
+        ("|bb", "abbc", ["a", "b", "b", "c"]),
     ],
 )
 def test_split_by_regex(expression, text, parts):
@@ -48,6 +50,10 @@ def test_a_character_and_its_expression_split_alike(text):
         ("(?i)A", r"\g<0>", "a", "g<0>"),
         (".", "x", "a\nb", "x\nx"),
         ("\\d", "#", "1٣", "#٣"),
+        ("a*?", "-", "ba", "-b-a-"),
+        ("^|a", "<$0>", "aab", "<>a<a>b"),
+        ("(|a)b*", "<$0$1>", "aab", "<>a<>a<b><>"),
+        ("x?|ab", "-", "xab", "--a-b-"),
     ],
 )
 def test_replace(expression, replacement, text, result):

@@ -93,11 +93,27 @@ def compile_replace(expression: str, replacement: str) -> Callable[[str], str]:
     template = _template(replacement, pattern.groups, regex.group_names(expression))
     if "\\" not in template and _PLAIN.fullmatch(expression):
         return methodcaller("replace", expression, template)
+    if regex.may_prefer_nothing(regex.parse(expression)):
+        return _replace_one_by_one(expression, template)
     substitute = pattern.sub
 
     @interruptible
     def replace(text: str) -> str:
         return substitute(template, text)
+
+    return replace
+
+
+def _replace_one_by_one(expression: str, template: str) -> Callable[[str], str]:
+    find = regex.compile_finder(expression)
+
+    @interruptible
+    def replace(text: str) -> str:
+        pieces, start = [], 0
+        for found in find(text):
+            pieces += (text[start : found.start()], found.expand(template))
+            start = found.end()
+        return "".join([*pieces, text[start:]])
 
     return replace
 
@@ -113,7 +129,7 @@ def _split_by_regex(expression: str) -> Callable[[str], list[str]]:
             return parts if parts[-1] or len(parts) == 1 else _without_empty_end(parts)
 
         return split
-    find = pattern.finditer
+    find = regex.compile_finder(expression)
 
     @interruptible
     def split_at_matches(text: str) -> list[str]:

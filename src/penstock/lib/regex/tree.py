@@ -109,6 +109,28 @@ def nullable(node: Node) -> bool:
             return True
 
 
+def may_prefer_nothing(node: Node) -> bool:
+    """Whether the node may match without a character at a place where it could match some.
+
+    Greedy quantifiers alone try all ways to match something before the one that matches nothing.
+    """
+    return nullable(node) and _has_ways_to_shorten(node)
+
+
+def _has_ways_to_shorten(node: Node) -> bool:
+    match node:
+        case Alt():
+            return True
+        case Repeat(item, mode=mode):
+            return mode == "lazy" or _has_ways_to_shorten(item)
+        case Seq(items):
+            return any(map(_has_ways_to_shorten, items))
+        case Group(item) | Atomic(item):
+            return _has_ways_to_shorten(item)
+        case Chars() | Look() | Back() | At():
+            return False
+
+
 def groups(node: Node) -> list[Group]:
     """The capturing groups of a node in the order of their numbers."""
     match node:
