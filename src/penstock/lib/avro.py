@@ -468,7 +468,7 @@ def _type_of(kind: Any) -> type:
         return float
     if name == "array":
         return list
-    return object if isinstance(name, str) and name in _CHECKS or name in ("enum", "fixed") else dict
+    return object if (isinstance(name, str) and name in _CHECKS) or name in ("enum", "fixed") else dict
 
 
 def _each_item(change: _Change | None) -> _Change | None:

@@ -109,7 +109,8 @@ def _replace_one_by_one(expression: str, template: str) -> Callable[[str], str]:
 
     @interruptible
     def replace(text: str) -> str:
-        pieces, start = [], 0
+        pieces: list[str] = []
+        start = 0
         for found in find(text):
             pieces += (text[start : found.start()], found.expand(template))
             start = found.end()

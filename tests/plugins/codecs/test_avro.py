@@ -184,7 +184,9 @@ def test_numbers_of_single_precision_have_the_digits_they_are_written_with(codec
 
 
 def test_a_number_that_may_be_of_either_precision_stays_as_it_is(codecs):
-    read = codecs.read("avro", container(field_of(["float", "double"]), [{"f": ("float", 0.1)}, {"f": ("double", 0.1)}]))
+    read = codecs.read(
+        "avro", container(field_of(["float", "double"]), [{"f": ("float", 0.1)}, {"f": ("double", 0.1)}])
+    )
     assert read.bodies == [{"f": 0.10000000149011612}, {"f": 0.1}]
 
 
