@@ -22,7 +22,7 @@ FAILING: list[tuple[str, dict[str, Any], dict[str, Any], str, str, str]] = [
     ("csv", {"source": "a"}, {"a": '"x'}, "", "csvInvalidEvents", "quote"),
     ("date", {"match": [{"key": "a", "patterns": ["yyyy"]}]}, {"a": "x"}, "", "dateProcessingMatchFailure", "no_match"),
     ("decompress", {"keys": ["a"], "type": "gzip"}, {"a": "x"}, "tags_on_failure", ERRORS, "decode"),
-    ("delete_entries", {"with_keys": ["a/b"]}, {"a": 1}, "", ERRORS, "key"),
+    ("delete_entries", {"with_keys": ["a/0"]}, {"a": [1]}, "", ERRORS, "key"),
     ("dissect", {"map": {"a": "%{b}"}}, {"a": []}, "", ERRORS, "type"),
     ("filter_list", {"iterate_on": "a", "keep_element_when": "true"}, {"a": 1}, "tags_on_failure", ERRORS, "type"),
     ("flatten", {"source": "a", "target": "b/c"}, {"a": {"x": 1}, "b": 1}, "tags_on_failure", ERRORS, "key"),
