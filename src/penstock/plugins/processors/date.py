@@ -15,8 +15,9 @@ class Match(sdk.PluginConfig):
     """Field to parse: a text, or a number where a pattern is an epoch unit."""
     patterns: list[str]
     """Patterns tried in order: letters of Java's `DateTimeFormatter`, or one of `epoch_second`, `epoch_milli`,
-    `epoch_micro` and `epoch_nano`. Parts of the date that a pattern lacks are those of today, a missing year is this
-    year, missing parts of the time are 0."""
+    `epoch_micro` and `epoch_nano`; with one of these, numbers of up to ten digits that no pattern fits are seconds.
+    Parts of the date that a pattern lacks are those of today, a missing year is this year, missing parts of the time
+    are 0."""
 
 
 class Config(sdk.PluginConfig):
