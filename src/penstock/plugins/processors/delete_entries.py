@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from penstock import sdk
-from penstock.lib.event_keys import Key, give_back
+from penstock.lib.event_keys import Key, event_key, give_back
 from penstock.lib.limited_loop import each_limited
 from penstock.lib.regex import RegexError, compile_java, interruptible
 
@@ -125,7 +125,7 @@ def _deletion(options: Entry | Config) -> sdk.EventFn:
     nested = [key for key in keys if len(key.parts) != 1]
     if not nested:
         return by_name
-    by_key = _by_key(nested) if len(nested) > 1 else _deletion_of(nested[0])
+    by_key: Callable[[sdk.Body], Any] = _by_key(nested) if len(nested) > 1 else _taker(nested[0])
     if len(nested) == len(keys):
         return by_key
 
@@ -145,28 +145,35 @@ def _by_name(names: Sequence[str]) -> sdk.EventFn:
     return delete
 
 
-def _deletion_of(key: Key) -> sdk.EventFn:
-    """A function that fails for an element of a list, and not for a key below a value that is no object."""
-    exists, remove = key.exists, key.delete
+def _taker(key: Key) -> Callable[[sdk.Body], Any]:
+    """A function that removes what is under a nested key and returns it.
 
-    def delete(body: sdk.Body) -> None:
-        if exists(body):
-            remove(body)
+    It fails for an element of a list; below a value that is no object there is nothing to remove.
+    """
+    parent_of, last = event_key("/".join(key.parts[:-1])).get, key.parts[-1]
+    exists, refuse = key.exists, key.delete
 
-    return delete
+    def take(body: sdk.Body) -> Any:
+        parent = parent_of(body)
+        if type(parent) is dict:
+            return parent.pop(last, sdk.MISSING)
+        if type(parent) is list and exists(body):
+            refuse(body)
+        return sdk.MISSING
+
+    return take
 
 
 def _by_key(keys: Sequence[Key]) -> sdk.EventFn:
-    deletions = [(key, _deletion_of(key)) for key in keys]
+    takers = [(key, _taker(key)) for key in keys]
 
     def delete(body: sdk.Body) -> None:
         taken = []
         try:
-            for key, delete_one in deletions:
-                taken.append((key, key.get(body)))
-                delete_one(body)
+            for key, take in takers:
+                taken.append((key, take(body)))
         except sdk.EventError:
-            for key, value in reversed(taken[:-1]):
+            for key, value in reversed(taken):
                 if value is not sdk.MISSING:
                     give_back(body, key, value)  # a failed event stays as it was
             raise
