@@ -329,4 +329,4 @@ def test_a_limit_inside_of_a_limit_suspends_it() -> None:
         with pytest.raises(TimeLimitExceeded), TimeLimit(0.001):
             _run_away(RUNAWAY, endless)
         assert _run_away(RUNAWAY, "a" * 1_000 + "b")
-    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)

@@ -1,9 +1,10 @@
 """A limit of CPU time and memory for matching, without a thread and without a cost per match.
 
-`re` looks for signals while it matches. A timer of the process's CPU time (`SIGVTALRM`) looks at a match now and then
-and interrupts one that runs away; functions that may be left that way are marked `interruptible`: they change nothing
-that outlives them. The limit works in the main thread, where Python handles signals; elsewhere there is none. A limit
-inside of another one suspends it: the outer one goes on with the time that it had left.
+`re` looks for signals while it matches. A timer of the process's CPU time (`SIGPROF`: what the system does for it counts
+too, for new memory costs more there than here) looks at a match now and then and interrupts one that runs away;
+functions that may be left that way are marked `interruptible`: they change nothing that outlives them. The limit works
+in the main thread, where Python handles signals; elsewhere there is none. A limit inside of another one suspends it:
+the outer one goes on with the time that it had left.
 
 Memory is what the process grows by, for `re` keeps 150 bytes for every repetition of a group that it may have to take
 back: a text of a few megabytes is enough to fill a machine long before the time is over.
@@ -75,8 +76,8 @@ class TimeLimit:
     def __enter__(self) -> Self:
         global _armed
         if threading.current_thread() is threading.main_thread():
-            if signal.getsignal(signal.SIGVTALRM) is not _look:
-                signal.signal(signal.SIGVTALRM, _look)
+            if signal.getsignal(signal.SIGPROF) is not _look:
+                signal.signal(signal.SIGPROF, _look)
             nested, _armed = _armed, True
             suspended_s, tick_s = _left_s, _tick_s
             tick_left_s = _set_timer(self.seconds)
@@ -96,7 +97,7 @@ def _set_timer(left_s: float) -> float:
     """Start a limit anew with that much time, none to stop; returns what the timer had left."""
     global _left_s, _tick_s, _bytes_before
     _left_s, _tick_s, _bytes_before = left_s, min(left_s, TICK_S), None
-    return signal.setitimer(signal.ITIMER_VIRTUAL, _tick_s)[0]
+    return signal.setitimer(signal.ITIMER_PROF, _tick_s)[0]
 
 
 def _look(number: int, frame: FrameType | None) -> None:
@@ -110,7 +111,7 @@ def _look(number: int, frame: FrameType | None) -> None:
             _bytes_before = size
         if size - _bytes_before < BYTES_MAX:
             _tick_s = min(_left_s, TICK_S)
-            signal.setitimer(signal.ITIMER_VIRTUAL, _tick_s)
+            signal.setitimer(signal.ITIMER_PROF, _tick_s)
             return
     for _ in range(DEPTH_MAX):
         if frame is None:
@@ -119,7 +120,7 @@ def _look(number: int, frame: FrameType | None) -> None:
             raise TimeLimitExceeded
         frame = frame.f_back
     _tick_s = RETRY_S
-    signal.setitimer(signal.ITIMER_VIRTUAL, RETRY_S)
+    signal.setitimer(signal.ITIMER_PROF, RETRY_S)
 
 
 def _process_bytes() -> int:
