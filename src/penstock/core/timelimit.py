@@ -1,10 +1,10 @@
 """A limit of CPU time and memory for matching, without a thread and without a cost per match.
 
-`re` looks for signals while it matches. A timer of the process's CPU time (`SIGPROF`: what the system does for it counts
-too, for new memory costs more there than here) looks at a match now and then and interrupts one that runs away;
-functions that may be left that way are marked `interruptible`: they change nothing that outlives them. The limit works
-in the main thread, where Python handles signals; elsewhere there is none. A limit inside of another one suspends it:
-the outer one goes on with the time that it had left.
+`re` looks for signals while it matches. A timer of the process's CPU time looks at a match now and then and interrupts
+one that runs away; functions that may be left that way are marked `interruptible`: they change nothing that outlives
+them. What the system does for the process counts too (`SIGPROF`), for new memory costs more there than here. The limit
+works in the main thread, where Python handles signals; elsewhere there is none. A limit inside of another one suspends
+it: the outer one goes on with the time that it had left.
 
 Memory is what the process grows by, for `re` keeps 150 bytes for every repetition of a group that it may have to take
 back: a text of a few megabytes is enough to fill a machine long before the time is over.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, TypeVarTuple
 
 from penstock.core.clock import Clock
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 EPOCH_NS = 1_700_000_000_000_000_000
 
@@ -19,10 +20,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._virtual_s = 0.0
+        self.in_threads = 0
+        """Calls that run in threads now."""
         super().__init__(_JumpingSelector(self))
 
     def time(self) -> float:
         return self._virtual_s
+
+    def run_in_executor(self, executor: Any, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        future = super().run_in_executor(executor, func, *args)
+        self.in_threads += 1
+        future.add_done_callback(self._came_back)
+        return future
+
+    def _came_back(self, future: asyncio.Future[Any]) -> None:
+        self.in_threads -= 1
 
     def jump(self, seconds: float) -> None:
         """Let `seconds` pass."""
@@ -40,11 +52,12 @@ class _JumpingSelector(selectors.SelectSelector):
         ready = super().select(0)
         if ready or timeout == 0:
             return ready
-        if timeout is None:
+        if timeout is None or self._loop.in_threads:
             ready = super().select(10.0)  # a thread may still have something to say
-            if not ready:
+            if ready:
+                return ready
+            if timeout is None:
                 raise RuntimeError("deadlock: nothing is due and nothing is under way")
-            return ready
         self._loop.jump(timeout)
         return []
 
