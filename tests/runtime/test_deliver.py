@@ -14,7 +14,7 @@ from penstock.core.errors import Failure, Permanent, Transient, Unreachable
 from penstock.core.handle import Handle
 from penstock.runtime.deliver import BulkDelivery, Surroundings, WriteDelivery, bulk
 from penstock.runtime.deliver.pace import STRAINED_BYTES_MAX, STRAINED_BYTES_MIN, STRAINED_REQUESTS, Pace
-from penstock.sdk import Context, Items, Limits, Room
+from penstock.sdk import Context, Items, Limits, Room, sent_before
 from penstock.testing.fakes import MemoryBulkSink, MemoryDeadLetters, MemorySink, Reply
 from penstock.testing.virtual import LoopClock, run_virtual
 
@@ -137,6 +137,30 @@ def test_retries_end_at_the_configured_number() -> None:
         "Number of retries reached the limit of max retries (configured value 3. Last exception message: 503 away)"
     ] * 2
     assert rig.outcomes == [True]
+
+
+def test_dead_letters_tell_how_often_an_item_was_tried() -> None:
+    def respond(documents: list[Any]) -> Reply:
+        refused = {1: Failure(0, "429 busy", retryable=True), 2: Failure(0, "400 bad")}
+        return [refused[d["n"]].at(place) for place, d in enumerate(documents) if d["n"] in refused]
+
+    limits = Limits(request_bytes_max=1000, flush_timeout_s=1.0, max_retries=3)
+    rig = deliver([numbers(0, 4)], lambda: MemoryBulkSink(respond, limits=limits))
+    tried = {letter.failed_data["document"]["n"]: letter.failed_data.get("attempts") for letter in rig.letters.letters}
+    assert tried == {1: 3, 2: None}
+
+
+def test_an_item_that_only_waited_its_time_was_not_sent_before() -> None:
+    marks: list[bytes | None] = []
+
+    class Marking(MemoryBulkSink):
+        async def send(self, data: Sequence[bytes]) -> Sequence[Failure]:
+            marks.append(sent_before(data))
+            return await super().send(data)
+
+    answers = iter([[Failure(1, "not yet", retryable=True, counts=False)], [Failure(0, "429", retryable=True)], (), ()])
+    deliver([numbers(0, 2)], lambda: Marking(lambda documents: next(answers)))
+    assert marks == [None, None, b"\1"]
 
 
 def test_a_drain_does_not_wait_out_the_long_pauses_of_retries() -> None:

@@ -185,8 +185,10 @@ class BulkDelivery:
                 if not failure.retryable:
                     dead += [(item, failure) for item in part.select(offsets).items()]
                 elif failure.counts and self._exhausted(part.attempts + 1):
+                    rest = part.select(offsets)
+                    rest.attempts += 1
                     out_of_retries = self._out_of_retries(failure.reason)
-                    dead += [(item, out_of_retries) for item in part.select(offsets).items()]
+                    dead += [(item, out_of_retries) for item in rest.items()]
                 else:
                     waiting.setdefault((failure.retry_after_s, failure.counts), []).extend(offsets)
             for (after, counts), offsets in waiting.items():
@@ -194,8 +196,8 @@ class BulkDelivery:
                 if counts:
                     self._pace.strain()
                     rest.attempts += 1
+                    rest.sent = True
                 rest.level = levels[part.level]
-                rest.sent = True
                 again.setdefault(-float(rest.level) if after is None else after, []).append(rest)
         for after, rests in again.items():
             self._retry_later(self._pace.backoff_s(int(-after)) if after < 0 else self._pace.wait_s(after), rests)
