@@ -160,7 +160,7 @@ def test_an_item_that_only_waited_its_time_was_not_sent_before() -> None:
 
     answers = iter([[Failure(1, "not yet", retryable=True, counts=False)], [Failure(0, "429", retryable=True)], (), ()])
     deliver([numbers(0, 2)], lambda: Marking(lambda documents: next(answers)))
-    assert marks == [None, None, b"\1"]
+    assert marks == [None, None, b"\2"]
 
 
 def test_a_drain_does_not_wait_out_the_long_pauses_of_retries() -> None:

@@ -138,7 +138,7 @@ class BulkDelivery:
         except Unreachable as error:
             self._strike(error, reached=False)
             for part in parts:
-                part.sent = True
+                part.sent = part.sent or 1
             self._queue.put_back(parts)
         except Transient as error:
             self._try_again(parts, self._strike(error, reached=True), str(error), dead)
@@ -196,7 +196,7 @@ class BulkDelivery:
                 if counts:
                     self._pace.strain()
                     rest.attempts += 1
-                    rest.sent = True
+                    rest.sent = 2
                 rest.level = levels[part.level]
                 again.setdefault(-float(rest.level) if after is None else after, []).append(rest)
         for after, rests in again.items():
@@ -259,7 +259,7 @@ class BulkDelivery:
         rest: list[Part] = []
         for part in parts:
             part.attempts += 1
-            part.sent = True
+            part.sent = part.sent or 1
             if self._exhausted(part.attempts):
                 dead += [(item, self._out_of_retries(reason)) for item in part.items()]
             else:

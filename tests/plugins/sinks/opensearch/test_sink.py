@@ -195,6 +195,25 @@ def test_a_document_too_large_even_alone_is_refused_for_good():
     with_server(test)
 
 
+def test_a_document_too_large_beside_others_after_an_outage_is_tried_again():
+    async def test(server, start):
+        sink = await start({"index": "logs"})
+        server.fail("/_bulk", 503)
+        server.fail_items(lambda action, target, document: document == {"n": 1}, 413)
+        letters = MemoryDeadLetters()
+        delivery = BulkDelivery(sink, Surroundings(Context("p", "opensearch", kind="sink"), letters))
+        batch = Batch([{"n": n} for n in range(5)])
+        handle = Handle()
+        batch.promise(handle)
+        handle.seal()
+        delivery.submit(batch, lambda: None)
+        await delivery.drain()
+        await delivery.close()
+        assert not letters.letters and len(server.documents("logs")) == 5
+
+    with_server(test)
+
+
 def test_what_is_so_already_is_success_with_a_counter():
     async def test(server, start):
         registry = Registry()
