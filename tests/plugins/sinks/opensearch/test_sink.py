@@ -838,6 +838,19 @@ def test_documents_that_are_there_already_are_not_written_again():
     with_server(test)
 
 
+def test_documents_are_searched_for_in_one_pass_over_the_request():
+    class InOrder(list):
+        def __getitem__(self, place):
+            raise AssertionError("one item of a request by its place costs as much as all of them")
+
+    async def test(server, start):
+        sink = await start({"index": "logs", "query_lookup": LOOKUP})
+        items = sink.encode(Batch([looked_up(n, maybe=True) for n in range(3)]))
+        assert [failure.index for failure in await sink.send(InOrder(items.data))] == [0, 1, 2]
+
+    with_server(test)
+
+
 def test_after_an_unheard_answer_documents_are_searched_for():
     clock = ManualClock(0)
 

@@ -97,12 +97,13 @@ class Lookup:
         if not asked:
             return data, list(range(len(data))), []
         begin = self._now()
-        found, over_limit = await self._search(data, asked)
+        items = list(data)  # one of them by its place costs as much as all of them
+        found, over_limit = await self._search(items, asked)
         self._duration.observe(self._now() - begin)
         kept: list[bytes] = []
         places: list[int] = []
         held: list[sdk.Failure] = []
-        for place, item in enumerate(data):
+        for place, item in enumerate(items):
             entry = self._since.get(id(item))
             if place in found:
                 del self._since[id(item)]
