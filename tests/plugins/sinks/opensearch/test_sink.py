@@ -874,6 +874,24 @@ def test_after_an_unheard_answer_documents_are_searched_for():
     with_server(test)
 
 
+def test_what_was_found_is_not_written_when_the_rest_of_its_request_has_to_come_again():
+    registry = Registry()
+
+    async def test(server, start):
+        sink = await start({"index": "logs", "query_lookup": LOOKUP}, registry=registry)
+        await write(sink, [looked_up(0)])
+        items = sink.encode(Batch([looked_up(0, maybe=True), looked_up(1)]))
+        server.fail("/_bulk", 503)
+        with pytest.raises(Transient):
+            await sink.send(items.data)
+        assert await sink.send(items.data) == []
+        assert sorted(document["n"] for document in server.documents("logs").values()) == [0, 1]
+        assert registry.value("p.opensearch.eventsDroppedAndReleasedAfterQuery") == 1
+        assert registry.value("p.opensearch.documentsBeingQueried") == 0
+
+    with_server(test)
+
+
 def test_a_wait_uses_up_no_retries():
     async def test(server, start):
         lookup = {**LOOKUP, "query_duration": "100ms"}

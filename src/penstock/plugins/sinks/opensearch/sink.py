@@ -138,11 +138,13 @@ class OpenSearchSink:
         """Send the items, of which those marked in `again` were sent before (`sdk.sent_before`)."""
         if self._lookup is None or self._lookup.idle:
             return await self._send_missing(data, again)
-        wanted, places, held = await self._lookup.sort_out(data)
-        if not wanted:
-            return sdk.Failures.of(held)
-        failures = await self._send_missing(wanted, _marks_at(again, places))
-        return sdk.Failures([*failures.moved(places).groups, *sdk.Failures.of(held).groups])
+        wanted, places, held, there = await self._lookup.sort_out(data)
+        groups = list(sdk.Failures.of(held).groups)
+        if wanted:
+            failures = await self._send_missing(wanted, _marks_at(again, places))
+            groups += failures.moved(places).groups
+        self._lookup.are_there(there)
+        return sdk.Failures(groups)
 
     async def _send_missing(self, data: Sequence[bytes], again: bytes | None) -> sdk.Failures:
         """Send those whose indexes are ready."""
