@@ -14,7 +14,9 @@ from penstock.core.errors import Failure, Permanent, Transient, Unreachable
 from penstock.core.handle import Handle
 from penstock.runtime.deliver import BulkDelivery, Surroundings, WriteDelivery, bulk
 from penstock.runtime.deliver.pace import STRAINED_BYTES_MAX, STRAINED_BYTES_MIN, STRAINED_REQUESTS, Pace
-from penstock.sdk import Context, Items, Limits, Room
+from penstock.runtime.deliver.parcels import Item
+from penstock.runtime.deliver.surroundings import SHUT_DOWN
+from penstock.sdk import Context, DeadLetter, Items, Limits, Room, sent_before
 from penstock.testing.fakes import MemoryBulkSink, MemoryDeadLetters, MemorySink, Reply
 from penstock.testing.virtual import LoopClock, run_virtual
 
@@ -22,9 +24,15 @@ from penstock.testing.virtual import LoopClock, run_virtual
 class Rig:
     """A delivery to a sink in memory, and what its events came to."""
 
-    def __init__(self, sink: MemoryBulkSink, seed: int = 1, room: Room | None = None) -> None:
+    def __init__(
+        self,
+        sink: MemoryBulkSink,
+        seed: int = 1,
+        room: Room | None = None,
+        letters: MemoryDeadLetters | None = None,
+    ) -> None:
         self.sink = sink
-        self.letters = MemoryDeadLetters()
+        self.letters = letters or MemoryDeadLetters()
         clock = LoopClock(asyncio.get_running_loop())
         ctx = Context("p", "memory", kind="sink", clock=clock, chance=random.Random(seed))
         self.ctx = ctx
@@ -137,6 +145,30 @@ def test_retries_end_at_the_configured_number() -> None:
         "Number of retries reached the limit of max retries (configured value 3. Last exception message: 503 away)"
     ] * 2
     assert rig.outcomes == [True]
+
+
+def test_dead_letters_tell_how_often_an_item_was_tried() -> None:
+    def respond(documents: list[Any]) -> Reply:
+        refused = {1: Failure(0, "429 busy", retryable=True), 2: Failure(0, "400 bad")}
+        return [refused[d["n"]].at(place) for place, d in enumerate(documents) if d["n"] in refused]
+
+    limits = Limits(request_bytes_max=1000, flush_timeout_s=1.0, max_retries=3)
+    rig = deliver([numbers(0, 4)], lambda: MemoryBulkSink(respond, limits=limits))
+    tried = {letter.failed_data["document"]["n"]: letter.failed_data.get("attempts") for letter in rig.letters.letters}
+    assert tried == {1: 3, 2: None}
+
+
+def test_an_item_that_only_waited_its_time_was_not_sent_before() -> None:
+    marks: list[bytes | None] = []
+
+    class Marking(MemoryBulkSink):
+        async def send(self, data: Sequence[bytes]) -> Sequence[Failure]:
+            marks.append(sent_before(data))
+            return await super().send(data)
+
+    answers = iter([[Failure(1, "not yet", retryable=True, counts=False)], [Failure(0, "429", retryable=True)], (), ()])
+    deliver([numbers(0, 2)], lambda: Marking(lambda documents: next(answers)))
+    assert marks == [None, None, b"\2"]
 
 
 def test_a_drain_does_not_wait_out_the_long_pauses_of_retries() -> None:
@@ -430,6 +462,30 @@ def test_a_refused_request_does_not_hold_the_room_of_its_loads() -> None:
     run_virtual(run())
 
 
+def test_what_is_left_of_a_load_is_counted_once_for_each_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each of its items, of which the next ones of a key come one by one."""
+    counted = 0
+    size_bytes = Item.size_bytes.fget
+
+    def counting(item: Item) -> int:
+        nonlocal counted
+        counted += 1
+        return size_bytes(item)
+
+    async def run() -> int:
+        nonlocal counted
+        answers = iter([(), Transient("503"), ()])
+        rig = Rig(MemoryBulkSink(lambda documents: next(answers), key="id", delay_s=0.01))
+        rig.submit([{"id": n % 500, "n": n} for n in range(1000)])
+        await asyncio.sleep(0.015)
+        monkeypatch.setattr(Item, "size_bytes", property(counting))
+        await rig.delivery.drain()
+        await rig.delivery.close()
+        return counted
+
+    assert run_virtual(run()) < 10_000
+
+
 def test_a_full_buffer_that_is_read_out_is_sent_at_once() -> None:
     """Nothing more can come before something has left; while a reader is busy more is on its way."""
 
@@ -624,6 +680,46 @@ def test_a_dead_letter_nobody_brings_again_is_written_until_it_works() -> None:
 
     run_virtual(run(True))
     run_virtual(run(False))
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_dead_letters_that_are_cut_off_tell_at_the_close_what_they_said(started: bool) -> None:
+    """A queue of dead letters that does not answer in time; sources that will not ask again."""
+
+    class Picky(MemoryBulkSink):
+        def encode(self, batch: Batch) -> Items:
+            items = super().encode(batch)
+            return Items(items.data[1:], range(1, len(batch)), None, [Failure(0, "cannot be encoded")])
+
+    class Slow(MemoryDeadLetters):
+        async def write(self, letters: Sequence[DeadLetter]) -> None:
+            await asyncio.sleep(self.delay_s)
+            await super().write(letters)
+
+        delay_s = 1000.0
+
+    async def run() -> None:
+        sink = Picky(lambda documents: [Failure(0, "400 bad", status=400)] if documents[0]["n"] == 1 else ())
+        letters = Slow()
+        rig = Rig(sink, letters=letters)
+        batch = Batch(numbers(0, 3))
+        handle = Handle()
+        batch.promise(handle)
+        handle.seal()
+        rig.delivery.submit(batch, lambda: None)
+        if started:
+            await asyncio.sleep(1)
+        letters.delay_s = 0.0
+        await rig.delivery.close()
+        assert handle.done
+        told = {letter.failed_data["document"]["n"]: letter.failed_data["message"] for letter in letters.letters}
+        assert told == (
+            {0: "cannot be encoded", 1: "400 bad"}
+            if started
+            else {0: "cannot be encoded"} | dict.fromkeys((1, 2), SHUT_DOWN)
+        )
+
+    run_virtual(run())
 
 
 class Flaky(MemorySink):

@@ -23,7 +23,10 @@ class Joined(Sequence[bytes]):
 
     @property
     def sent_before(self) -> bytes | None:
-        """A byte for each item, 1 for those of which an earlier request was refused; None where there are none."""
+        """A byte for each item, 0 for those that are sent for the first time; None where all are.
+
+        1: a request with it was refused as a whole; 2: it was refused itself.
+        """
         return None
 
     @abstractmethod
@@ -87,5 +90,8 @@ def select(items: Sequence[bytes], places: Sequence[int]) -> Sequence[bytes]:
 
 
 def sent_before(items: Sequence[bytes]) -> bytes | None:
-    """Which of `items` are tried again: a byte for each, 1 for those; None where all are sent for the first time."""
+    """Which of `items` are tried again: a byte for each, not 0 for those; None where all are sent for the first time.
+
+    1: a request with it was refused as a whole, or had no answer; 2: it was refused itself.
+    """
     return items.sent_before if isinstance(items, Joined) else None

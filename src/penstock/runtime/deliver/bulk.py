@@ -55,7 +55,7 @@ class BulkDelivery:
         self._timers: dict[asyncio.TimerHandle, Callable[[], None]] = {}
         self._parcels: set[Parcel] = set()
         self._unburied: dict[tuple[Parcel, int], dict[str, Any]] = {}
-        """What is known of the events, by parcel and slot, whose dead letters could not be written yet."""
+        """What is known of the events, by parcel and slot, whose dead letters are not written yet."""
         self._pending = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -83,7 +83,7 @@ class BulkDelivery:
         self._pending += parcel.left
         self._idle.clear()
         if rejected:
-            self._run(self._bury_rejected(parcel, rejected))
+            self._bury_rejected(parcel, rejected)
         if items.data:
             self._queue.put_parcel(parcel, items)
             if not self._pumping:
@@ -127,9 +127,9 @@ class BulkDelivery:
             reply_s = self._now() - begin
             self._around.elapsed.observe(reply_s)
             self._pace.replied(reply_s, self._sink.limits)
-        if dead:  # apart from the lane: a slow queue of dead letters does not hold up what can be written
-            self._run(self._bury(dead))
         self._pump()
+        if dead:
+            self._bury(dead)
 
     async def _send(self, parts: list[Part], count: int, dead: Dead) -> None:
         """Send and settle: every item of `parts` has ended, waits for its retry, or is in `dead` afterwards."""
@@ -138,7 +138,7 @@ class BulkDelivery:
         except Unreachable as error:
             self._strike(error, reached=False)
             for part in parts:
-                part.sent = True
+                part.sent = part.sent or 1
             self._queue.put_back(parts)
         except Transient as error:
             self._try_again(parts, self._strike(error, reached=True), str(error), dead)
@@ -185,8 +185,10 @@ class BulkDelivery:
                 if not failure.retryable:
                     dead += [(item, failure) for item in part.select(offsets).items()]
                 elif failure.counts and self._exhausted(part.attempts + 1):
+                    rest = part.select(offsets)
+                    rest.attempts += 1
                     out_of_retries = self._out_of_retries(failure.reason)
-                    dead += [(item, out_of_retries) for item in part.select(offsets).items()]
+                    dead += [(item, out_of_retries) for item in rest.items()]
                 else:
                     waiting.setdefault((failure.retry_after_s, failure.counts), []).extend(offsets)
             for (after, counts), offsets in waiting.items():
@@ -194,8 +196,8 @@ class BulkDelivery:
                 if counts:
                     self._pace.strain()
                     rest.attempts += 1
+                    rest.sent = 2
                 rest.level = levels[part.level]
-                rest.sent = True
                 again.setdefault(-float(rest.level) if after is None else after, []).append(rest)
         for after, rests in again.items():
             self._retry_later(self._pace.backoff_s(int(-after)) if after < 0 else self._pace.wait_s(after), rests)
@@ -257,7 +259,7 @@ class BulkDelivery:
         rest: list[Part] = []
         for part in parts:
             part.attempts += 1
-            part.sent = True
+            part.sent = part.sent or 1
             if self._exhausted(part.attempts):
                 dead += [(item, self._out_of_retries(reason)) for item in part.items()]
             else:
@@ -267,8 +269,7 @@ class BulkDelivery:
             self._queue.put_back(rest)
             return
         self._resting += 1
-        for part in rest:
-            self._keep(part.parcel)
+        self._keep(rest)
 
         def go_on() -> None:
             self._resting -= 1
@@ -280,8 +281,7 @@ class BulkDelivery:
     def _retry_later(self, delay_s: float, parts: Sequence[Part]) -> None:
         """Send refused items again after a while, before what was queued behind them."""
         self._retries.add(sum(map(len, parts)))
-        for part in parts:
-            self._keep(part.parcel)
+        self._keep(parts)
 
         def retry() -> None:
             self._queue.put_back(parts)
@@ -289,14 +289,15 @@ class BulkDelivery:
 
         self._later(delay_s, retry)
 
-    def _keep(self, parcel: Parcel) -> None:
-        """Give the room of the whole load back, as long as there is room for what is left of it."""
-        if parcel.on_done is not None and (not parcel.is_bare or self._kept_bytes >= RETRY_BYTES_MAX):
-            return
-        left = sum([part.size_bytes for part in parcel.parts])
-        self._kept_bytes += left - parcel.kept_bytes
-        parcel.kept_bytes = left
-        parcel.give_room()
+    def _keep(self, parts: Sequence[Part]) -> None:
+        """Give the room of their whole loads back, as long as there is room for what is left of them."""
+        for parcel in dict.fromkeys([part.parcel for part in parts]):
+            if parcel.on_done is not None and (not parcel.is_bare or self._kept_bytes >= RETRY_BYTES_MAX):
+                continue
+            left = sum([part.size_bytes for part in parcel.parts])
+            self._kept_bytes += left - parcel.kept_bytes
+            parcel.kept_bytes = left
+            parcel.give_room()
 
     def _exhausted(self, attempts: int) -> bool:
         return self._sink.limits.max_retries is not None and attempts >= self._sink.limits.max_retries
@@ -334,7 +335,7 @@ class BulkDelivery:
 
     # dead letters
 
-    async def _bury(self, dead: Dead) -> None:
+    def _bury(self, dead: Dead) -> None:
         letters = []
         for item, failure in dead:
             target = self._sink.dead_letter(item.data) | metadata_told(item.parcel.meta(item.slot))
@@ -343,15 +344,13 @@ class BulkDelivery:
             letters.append(
                 self._around.letter({**target, "status": failure.status, "message": failure.reason, **failure.details})
             )
-        events = [item.parcel.refused(item.slot) for item, _ in dead]
 
         def end(place: int, *, ok: bool) -> None:
             self._end_item(dead[place][0], ok=ok)
 
-        await self._account(letters, _joined(events), [(item.parcel, item.slot) for item, _ in dead], end)
-        self._pump()
+        self._account(letters, [(item.parcel, item.slot) for item, _ in dead], end)
 
-    async def _bury_rejected(self, parcel: Parcel, rejected: list[tuple[Failure, Any]]) -> None:
+    def _bury_rejected(self, parcel: Parcel, rejected: list[tuple[Failure, Any]]) -> None:
         letters = [
             self._around.letter(
                 {
@@ -371,39 +370,42 @@ class BulkDelivery:
         def end(place: int, *, ok: bool) -> None:
             self._end(parcel, (slots[place],), ok=ok)
 
-        events = _joined([parcel.refused(slot) for slot in slots])
-        await self._account(letters, events, [(parcel, slot) for slot in slots], end)
+        self._account(letters, [(parcel, slot) for slot in slots], end)
 
-    async def _account(
-        self,
-        letters: list[DeadLetter],
-        events: Batch | None,
-        owners: list[tuple[Parcel, int]],
-        end: Callable[..., None],
+    def _account(self, letters: list[DeadLetter], owners: list[tuple[Parcel, int]], end: Callable[..., None]) -> None:
+        """Begin to write the letters of these events, and note what they say: `close` may cut that off at any time.
+
+        Apart from the lane: a slow queue of dead letters does not hold up what can be written.
+        """
+        self._unburied |= {owner: letter.failed_data for owner, letter in zip(owners, letters, strict=True)}
+        self._run(self._see_buried(letters, owners, end))
+
+    async def _see_buried(
+        self, letters: list[DeadLetter], owners: list[tuple[Parcel, int]], end: Callable[..., None]
     ) -> None:
         """Write the letters and call `end` for each place.
 
         Where they cannot be written, the sources that listen hear no and ask again. The other events stay here until
         it works: they hold room in the buffer, so nothing is lost but time.
         """
-        places: Sequence[int] = range(len(letters))
-        if await self._around.bury(letters, events):
+
+        def ended(places: Sequence[int], *, ok: bool) -> None:
             for place in places:
-                end(place, ok=True)
-            return
-        handles = [parcel.batch.handles[slot] for parcel, slot in owners]
-        unheard = [place for place in places if (handle := handles[place]) and not (handle.heard or handle.done)]
-        for place in set(places).difference(unheard):
-            end(place, ok=False)
-        if not unheard:
-            return
-        known = {owners[place]: letters[place].failed_data for place in unheard}
-        self._unburied |= known
-        await self._around.bury_until_kept([letters[place] for place in unheard])
-        for owner in known:
-            del self._unburied[owner]
-        for place in unheard:
-            end(place, ok=True)
+                del self._unburied[owners[place]]
+                end(place, ok=ok)
+
+        places = range(len(letters))
+        events = _joined([parcel.refused(slot) for parcel, slot in owners])
+        if await self._around.bury(letters, events):
+            ended(places, ok=True)
+        else:
+            handles = [parcel.batch.handles[slot] for parcel, slot in owners]
+            unheard = [place for place in places if (handle := handles[place]) and not (handle.heard or handle.done)]
+            ended(sorted(set(places).difference(unheard)), ok=False)
+            if unheard:
+                await self._around.bury_until_kept([letters[place] for place in unheard])
+                ended(unheard, ok=True)
+        self._pump()
 
     # life
 

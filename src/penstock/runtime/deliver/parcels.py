@@ -87,8 +87,8 @@ class Item:
     attempts: int = 0
     level: int = 0
     """How long it has to wait when it is refused again; grows while trying again does not help."""
-    sent: bool = False
-    """Whether a request with it was refused: it is tried again."""
+    sent: int = 0
+    """What an earlier request with it came to; see `Joined.sent_before`."""
     replaced: list[Item] | None = None
     """Earlier items of the key that need not be sent as this one comes after them, oldest first. They end with it."""
 
@@ -147,7 +147,7 @@ class Piece:
         self.size_bytes = sum(map(len, texts_of(data))) if size_bytes is None else size_bytes
         self.attempts = 0
         self.level = 0
-        self.sent = False
+        self.sent = 0
         parcel.parts.add(self)
 
     def __len__(self) -> int:
@@ -216,7 +216,7 @@ class Request(Joined):
     def sent_before(self) -> bytes | None:
         if not any([part.sent for part in self._parts]):
             return None
-        return b"".join([(b"\1" if part.sent else b"\0") * len(part) for part in self._parts])
+        return b"".join([bytes((part.sent,)) * len(part) for part in self._parts])
 
     def __len__(self) -> int:
         return self._count

@@ -82,3 +82,11 @@ def test_items_before_other_members():
 def test_what_is_no_answer_to_two_items(body):
     with pytest.raises(BulkReplyError):
         read_bulk_reply(body, 2, external_version=False)
+
+
+def test_refusals_are_told_in_the_order_of_their_documents():
+    reasons = [f"reason {n}" for n in range(40)]
+    outcomes = [{"_index": "logs", "status": 400, "error": {"type": "t", "reason": reason}} for reason in reasons]
+    body = compact({"errors": True, "items": [{"index": outcome} for outcome in outcomes]})
+    answers = read_bulk_reply(body, len(reasons), external_version=False)
+    assert [answer.reason for _, answer in answers] == reasons

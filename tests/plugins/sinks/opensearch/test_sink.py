@@ -195,6 +195,25 @@ def test_a_document_too_large_even_alone_is_refused_for_good():
     with_server(test)
 
 
+def test_a_document_too_large_beside_others_after_an_outage_is_tried_again():
+    async def test(server, start):
+        sink = await start({"index": "logs"})
+        server.fail("/_bulk", 503)
+        server.fail_items(lambda action, target, document: document == {"n": 1}, 413)
+        letters = MemoryDeadLetters()
+        delivery = BulkDelivery(sink, Surroundings(Context("p", "opensearch", kind="sink"), letters))
+        batch = Batch([{"n": n} for n in range(5)])
+        handle = Handle()
+        batch.promise(handle)
+        handle.seal()
+        delivery.submit(batch, lambda: None)
+        await delivery.drain()
+        await delivery.close()
+        assert not letters.letters and len(server.documents("logs")) == 5
+
+    with_server(test)
+
+
 def test_what_is_so_already_is_success_with_a_counter():
     async def test(server, start):
         registry = Registry()
@@ -819,6 +838,19 @@ def test_documents_that_are_there_already_are_not_written_again():
     with_server(test)
 
 
+def test_documents_are_searched_for_in_one_pass_over_the_request():
+    class InOrder(list):
+        def __getitem__(self, place):
+            raise AssertionError("one item of a request by its place costs as much as all of them")
+
+    async def test(server, start):
+        sink = await start({"index": "logs", "query_lookup": LOOKUP})
+        items = sink.encode(Batch([looked_up(n, maybe=True) for n in range(3)]))
+        assert [failure.index for failure in await sink.send(InOrder(items.data))] == [0, 1, 2]
+
+    with_server(test)
+
+
 def test_after_an_unheard_answer_documents_are_searched_for():
     clock = ManualClock(0)
 
@@ -838,6 +870,24 @@ def test_after_an_unheard_answer_documents_are_searched_for():
         clock.advance(60)
         assert await sink.send([items.data[1]]) == []
         assert len(server.documents("logs")) == 2
+
+    with_server(test)
+
+
+def test_what_was_found_is_not_written_when_the_rest_of_its_request_has_to_come_again():
+    registry = Registry()
+
+    async def test(server, start):
+        sink = await start({"index": "logs", "query_lookup": LOOKUP}, registry=registry)
+        await write(sink, [looked_up(0)])
+        items = sink.encode(Batch([looked_up(0, maybe=True), looked_up(1)]))
+        server.fail("/_bulk", 503)
+        with pytest.raises(Transient):
+            await sink.send(items.data)
+        assert await sink.send(items.data) == []
+        assert sorted(document["n"] for document in server.documents("logs").values()) == [0, 1]
+        assert registry.value("p.opensearch.eventsDroppedAndReleasedAfterQuery") == 1
+        assert registry.value("p.opensearch.documentsBeingQueried") == 0
 
     with_server(test)
 

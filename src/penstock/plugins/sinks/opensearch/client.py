@@ -173,7 +173,7 @@ class Cluster:
             sent_bytes = len(body)
         path = "/_bulk"
         if self._config.is_es6:  # needs a document type, and takes it from the path
-            path = f"/{quote(_index_of(data[0]), safe='')}/_doc/_bulk"
+            path = f"/{quote(_index_of(texts[0]), safe='')}/_doc/_bulk"
         query = f"{self._bulk_query}&require_alias=true" if require_alias else self._bulk_query
         reply = await self._client.request("POST", f"{self._prefix}{path}?{query}", body, headers)
         return Reply(reply.status, reply.body, self._retry_after_s(reply.headers), plain_bytes, sent_bytes)

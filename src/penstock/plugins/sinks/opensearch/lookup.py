@@ -87,26 +87,36 @@ class Lookup:
         self._since[id(item)] = (item, self._now())
         self._added.add()
 
-    async def sort_out(self, data: Sequence[bytes]) -> tuple[Sequence[bytes], list[int], list[sdk.Failure]]:
-        """What is to be written now with its places, and what has to wait. The rest is there already.
+    def are_there(self, found: Sequence[bytes]) -> None:
+        """The request with these items, which need not be written, is over: they will not come back."""
+        for item in found:
+            self._since.pop(id(item), None)
+        self._dropped.add(len(found))
 
-        Raises `Transient` when the server cannot be asked.
+    async def sort_out(
+        self, data: Sequence[bytes]
+    ) -> tuple[Sequence[bytes], list[int], list[sdk.Failure], list[bytes]]:
+        """What is to be written now with its places, what has to wait, and what is there already.
+
+        The last is for `are_there` once the others are written: until then all of them may come back and are searched
+        for again. Raises `Transient` when the server cannot be asked.
         """
         self._forget_lost()
         asked = [place for place, item in enumerate(data) if id(item) in self._since]
         if not asked:
-            return data, list(range(len(data))), []
+            return data, list(range(len(data))), [], []
         begin = self._now()
-        found, over_limit = await self._search(data, asked)
+        items = list(data)  # one of them by its place costs as much as all of them
+        found, over_limit = await self._search(items, asked)
         self._duration.observe(self._now() - begin)
         kept: list[bytes] = []
         places: list[int] = []
         held: list[sdk.Failure] = []
-        for place, item in enumerate(data):
+        there: list[bytes] = []
+        for place, item in enumerate(items):
             entry = self._since.get(id(item))
             if place in found:
-                del self._since[id(item)]
-                self._dropped.add()
+                there.append(item)
                 continue
             if entry is not None and place not in over_limit and begin - entry[1] >= self._options.query_duration:
                 del self._since[id(item)]
@@ -118,7 +128,7 @@ class Lookup:
             else:
                 reason = "waits until it is known whether the document is there already"
                 held.append(sdk.Failure(place, reason, retryable=True, retry_after_s=INTERVAL_S, counts=False))
-        return kept, places, held
+        return kept, places, held, there
 
     async def _search(self, data: Sequence[bytes], asked: list[int]) -> tuple[set[int], set[int]]:
         """Places whose documents are there, and places that were too many to be asked for this time."""

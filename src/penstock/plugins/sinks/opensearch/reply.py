@@ -110,7 +110,7 @@ def _read_alike(body: bytes, expected: int, external_version: bool) -> Answers |
     if not (found and opened and end.endswith(b"}}]}") and action in _ACTIONS):
         return None
     words = end[:-4].split(b'}},{"%b":{' % action)
-    distinct = set(words)
+    distinct = dict.fromkeys(words)  # in their order, so that the log tells of the first refusal
     if len(words) != expected or len(distinct) > DISTINCT_MAX:
         return None
     meaning: dict[bytes, list[int]] = {}

@@ -135,14 +135,16 @@ class OpenSearchSink:
         return await self._send(data, sdk.sent_before(data))
 
     async def _send(self, data: Sequence[bytes], again: bytes | None) -> sdk.Failures:
-        """Send the items, of which those marked in `again` were sent before."""
+        """Send the items, of which those marked in `again` were sent before (`sdk.sent_before`)."""
         if self._lookup is None or self._lookup.idle:
             return await self._send_missing(data, again)
-        wanted, places, held = await self._lookup.sort_out(data)
-        if not wanted:
-            return sdk.Failures.of(held)
-        failures = await self._send_missing(wanted, _marks_at(again, places))
-        return sdk.Failures([*failures.moved(places).groups, *sdk.Failures.of(held).groups])
+        wanted, places, held, there = await self._lookup.sort_out(data)
+        groups = list(sdk.Failures.of(held).groups)
+        if wanted:
+            failures = await self._send_missing(wanted, _marks_at(again, places))
+            groups += failures.moved(places).groups
+        self._lookup.are_there(there)
+        return sdk.Failures(groups)
 
     async def _send_missing(self, data: Sequence[bytes], again: bytes | None) -> sdk.Failures:
         """Send those whose indexes are ready."""
@@ -302,7 +304,7 @@ class OpenSearchSink:
         refusal: Answer | None = None
         for places, answer in answers:
             verdict = answer.verdict
-            repeated = 0 if again is None else sum(map(again.__getitem__, places))
+            repeated = 0 if again is None else sum([again[place] > 0 for place in places])
             if verdict is Verdict.DUPLICATE or verdict is Verdict.ALREADY_GONE:
                 (meters.duplicates if verdict is Verdict.DUPLICATE else meters.already_gone).add(len(places))
                 continue
@@ -315,9 +317,9 @@ class OpenSearchSink:
             tried_again: Sequence[int] = ()
             if verdict is Verdict.RETRY or (verdict is Verdict.INDEX_MISSING and self._heal(answer.index)):
                 tried_again, places = places, []
-            elif verdict is Verdict.TOO_LARGE and count > 1:  # alone or for the second time it will never fit
-                tried_again = [place for place in places if again is None or not again[place]]
-                places = [place for place in places if again is not None and again[place]]
+            elif verdict is Verdict.TOO_LARGE and count > 1:  # alone or once refused it will never fit
+                tried_again = [place for place in places if again is None or again[place] < 2]
+                places = [place for place in places if again is not None and again[place] == 2]
             if tried_again:
                 groups.append((tried_again, sdk.Failure(0, answer.reason, True, answer.status)))
             if places:
