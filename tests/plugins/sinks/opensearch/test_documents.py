@@ -68,6 +68,54 @@ def test_ids_and_routing_are_escaped(event, id_, routing):
     assert items.keys == [("logs-x", id_)]
 
 
+KEYED = documents(
+    index="logs",
+    document_id="${/id}",
+    action="${/action}",
+    document_version="${/version}",
+    document_version_type="external",
+)
+usual = st.fixed_dictionaries(
+    {
+        "id": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4),
+        "action": st.sampled_from(["index", "create", "delete"]),
+        "version": st.sampled_from([0, 7, "7", "007", 10**17]),
+    },
+    optional={"value": values},
+)
+unusual = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.sampled_from(["", "\ud800", "x" * 128, "ü" * 300, 5]),
+        "action": st.sampled_from(["index", "create", "update", "upsert", "INDEX", "other"]),
+        "version": st.sampled_from([-5, "x", 10**18, 2**63, 1.5, ""]),
+        "value": values,
+    },
+)
+
+
+@given(st.lists(usual | usual | unusual, max_size=5))
+def test_operations_are_the_same_whether_made_the_quick_way_or_one_by_one(events):
+    made = KEYED._documents
+    made._rest_batches = 0
+    found, expected = KEYED.encode(Batch(events)), made._encode_each(Batch(events), "logs", 0)
+    assert list(found.data) == expected.data
+    assert list(found.slots) == expected.slots
+    assert found.keys == expected.keys
+    assert found.rejected == expected.rejected
+
+
+def test_operations_of_the_usual_kind_are_made_the_quick_way():
+    events = [{"id": f"{n}", "action": "delete" if n == 3 else "index", "version": n} for n in range(5)]
+    KEYED._documents._rest_batches = 0
+    items = KEYED.encode(Batch(events))
+    assert KEYED._documents._rest_batches == 0
+    assert items.data[3] == b'{"delete":{"_index":"logs","_id":"3","version":3,"version_type":"external"}}\n'
+    target = {"_index": "logs", "_id": "4", "version": 4, "version_type": "external"}
+    assert parsed(items.data[4]) == ({"index": target}, events[4])
+    assert items.keys == [("logs", f"{n}") for n in range(5)]
+
+
 def test_numbers_survive():
     body = {"big": 2**200, "decimal": Decimal("1234567890123456789012345678901234567.5"), "e": Decimal("1E+3")}
     (item,) = PLAIN.encode(Batch([body])).data

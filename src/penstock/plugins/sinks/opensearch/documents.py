@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -20,9 +21,12 @@ ID_BYTES_MAX = 512
 JOINED_EVENTS = 32
 """So many documents are encoded before they are joined: each has a kilobyte of memory until then."""
 PLAIN_RETRY_BATCHES = 64
-"""After a batch that the fastest encoder refused, this many go the second way before it is tried again."""
+"""After a batch that the fastest way cannot encode, this many go the second way before it is tried again."""
+ID_CHARACTERS_MAX = 127
+"""An id of so many is short enough, whatever its characters are."""
 
 _LONG = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+_SHORT_VERSION = re.compile(r"[0-9]{1,18}", re.ASCII)
 _LONG_MIN, _LONG_MAX = -(2**63), 2**63 - 1
 _RETRY_ON_CONFLICT = 3
 _dumps = orjson.dumps
@@ -66,6 +70,15 @@ class Documents:
             and not self._has_options
         )
         """Whether every event of a batch has the same action line and is written as it is."""
+        self._keyed = (
+            self._id is not None
+            and not self._index.is_dynamic
+            and not self._pulls
+            and self._document is None
+            and self._routing is None
+            and self._script is None
+        )
+        """Whether action lines differ in action, id and version alone, and documents are written as they are."""
         self._rest_batches = 0
         self._lines: dict[tuple[str, str], bytes] = {}
         self._dropped = {
@@ -80,8 +93,11 @@ class Documents:
             return self._encode_each(batch, None, now_ns)
         name = self._index.render({}, batch.origin, now_ns)
         self._targets.see(name)
-        if self._plain and name not in self._targets.streams:
-            return self._encode_alike(batch, name)
+        if name not in self._targets.streams:
+            if self._plain:
+                return self._encode_alike(batch, name)
+            if self._keyed:
+                return self._encode_keyed(batch, name) or self._encode_each(batch, name, now_ns)
         return self._encode_each(batch, name, now_ns)
 
     def _encode_alike(self, batch: sdk.Batch, name: str) -> sdk.Items:
@@ -115,6 +131,52 @@ class Documents:
             else:
                 slots.append(slot)
         return sdk.Items(data, slots, None, rejected)
+
+    def _encode_keyed(self, batch: sdk.Batch, name: str) -> sdk.Items | None:
+        """What `_encode_each` makes of a batch in which nothing is unusual; None where something is."""
+        if self._rest_batches:
+            self._rest_batches -= 1
+            return None
+        assert self._id is not None
+        origin, encode_line = batch.origin, sdk.encode_line
+        render_id, render_action, render_version = self._id, self._action, self._version
+        data: list[bytes] = []
+        ids: list[str] = []
+        action_before = version = version_before = None
+        begin = end = b""
+        try:
+            for body, own in zip(batch.bodies, batch.metas, strict=True):
+                meta = own or origin
+                id_ = render_id(body, meta)
+                action = render_action(body, meta)
+                if render_version is not None:
+                    version = render_version(body, meta)
+                if action != action_before or version != version_before:
+                    begin, end = self._line_around(action, version, name)
+                    action_before, version_before = action, version
+                if not 0 < len(id_) <= ID_CHARACTERS_MAX:
+                    raise ValueError("an id that is looked at more closely")
+                if action == "delete":
+                    data.append(begin + _dumps(id_) + end)
+                else:
+                    data.append(b"%b%b%b%b" % (begin, _dumps(id_), end, encode_line(body)))
+                ids.append(id_)
+        except (sdk.EventError, sdk.ExpressionError, TypeError, ValueError):
+            self._rest_batches = PLAIN_RETRY_BATCHES
+            return None
+        return sdk.Items(data, range(len(data)), list(zip(repeat(name), ids, strict=False)))
+
+    def _line_around(self, action: str, version: str | None, name: str) -> tuple[bytes, bytes]:
+        """What stands before and behind the id in the action line. Raises `ValueError` where that is not so simple."""
+        if action not in ("index", "create", "delete"):
+            raise ValueError(f"{action} may be another action")
+        if version is not None and not _SHORT_VERSION.fullmatch(version):
+            raise ValueError(f"{version} may be no version")
+        begin = self._line(action, name) + b',"_id":'
+        if action == "create":
+            return begin, b"}}\n"
+        options = b"" if version is None else b',"version":%d' % int(version)
+        return begin, options + (self._version_type or b"") + b"}}\n"
 
     def _encode_each(self, batch: sdk.Batch, static_name: str | None, now_ns: int) -> sdk.Items:
         data: list[bytes] = []
@@ -151,7 +213,7 @@ class Documents:
             raise sdk.EventError(f"pull_indexing does not support the action {action}", cause="action")
         line = self._lines.get((action, name)) or self._line(action, name)
         if id_ is not None:
-            if len(id_) > 127 and len(id_.encode("utf-8", "replace")) > ID_BYTES_MAX:
+            if len(id_) > ID_CHARACTERS_MAX and len(id_.encode("utf-8", "replace")) > ID_BYTES_MAX:
                 raise sdk.EventError(f"id is too long, must be no longer than {ID_BYTES_MAX} bytes", cause="id")
             line += b',"_id":' + _text(id_)
         elif self._pulls:
