@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from penstock import sdk
 from penstock.lib.lease import MemoryStore, Status
 from penstock.plugins.sources import dynamodb
-from penstock.plugins.sources.dynamodb import attributes, ion_items
+from penstock.plugins.sources.dynamodb import attributes, data_file, ion_items
 from penstock.plugins.sources.dynamodb.data_file import LINES_MAX
 from penstock.plugins.sources.dynamodb.export import CLOSED_MAX, ExportOptions
-from penstock.plugins.sources.dynamodb.export_items import OVERLAP_MS, ItemReader
+from penstock.plugins.sources.dynamodb.export_items import OVERLAP_MS, ItemReader, Items
 from penstock.plugins.sources.dynamodb.reader import Pace
 from penstock.plugins.sources.dynamodb.source import FILES_MAX, DynamodbSource
+from penstock.testing import dynamodb_export
 from penstock.testing.dynamodb import FakeDynamodb
 from penstock.testing.dynamodb_export import Change, export_files, ion_line, json_line
 from penstock.testing.virtual import LoopClock, run_virtual
@@ -215,12 +216,16 @@ def reader(form: str = "DYNAMODB_JSON", **changes: Any) -> ItemReader:
     return ItemReader(**options)
 
 
+def converted(items: ItemReader, *lines: str) -> Items:
+    return items.compile()("\n".join(lines).encode(), len(lines), 7)
+
+
 @given(st.dictionaries(texts, values, max_size=6), st.sampled_from(["103", "3.937E+4", "-1.5"]))
 def test_both_formats_give_what_the_stream_gives(image: dict[str, Any], key: str) -> None:
     image = {**image, "id": {"N": key}}
     body = attributes.item(image)
     for form, line in (("DYNAMODB_JSON", json_line), ("ION", ion_line)):
-        found = reader(form).compile()([line(image).encode()], 7)
+        found = converted(reader(form), line(image))
         assert found.failed == 0
         assert found.batch.bodies == [body]
         assert found.batch.peek(0).attributes["primary_key"] == attributes.key_text({"N": key})
@@ -265,7 +270,7 @@ def test_ion_never_fails_in_another_way(text: str) -> None:
 
 
 pieces = st.sampled_from(
-    [*"{}[],: .7é\n", "::", "a:", "b1d2:", "$x:", "'a.,b':", "'q\"r':", '"x"', '"a,b:c"', "1.", "-2.5", "3d1", "1e5",
+    [*"{}[],: .7é", "::", "a:", "b1d2:", "$x:", "'a.,b':", "'q\"r':", '"x"', '"a,b:c"', "1.", "-2.5", "3d1", "1e5",
      "$dynamodb_SS::[", "$ion_1_0 ", "{{AAH/}}", "null", "true", "null.string",
      '"it\'s"', r'"\n"', r'"\x41"', r'"a\"b"', r'"\\"', r'"\ud83d\ude00"']
 )  # fmt: skip
@@ -274,7 +279,7 @@ pieces = st.sampled_from(
 @given(st.lists(pieces, max_size=12).map("".join))
 def test_the_short_way_through_ion_never_finds_another_value_than_the_long_one(text: str) -> None:
     text = "{" + text + "}"
-    (found,) = ion_items.read_lines([text.encode()])
+    (found,) = ion_items.read_lines(text.encode(), 1)
     try:
         expected = ion_items.read_item(text)
     except ValueError:
@@ -285,16 +290,17 @@ def test_the_short_way_through_ion_never_finds_another_value_than_the_long_one(t
 
 @pytest.mark.parametrize("text", ["A", "'", "{{A", "'A", "{A:", "A:[", "A::", '"A', "1d1", "{{ ", "A'", "$", '"",'])
 def test_hostile_ion_takes_no_more_time_than_its_length(text: str) -> None:
-    (found,) = ion_items.read_lines([b"{Item:{a:" + text.encode() * 200_000])
+    (found,) = ion_items.read_lines(b"{Item:{a:" + text.encode() * 200_000, 1)
     assert isinstance(found, ValueError)
 
 
-@given(st.lists(st.dictionaries(texts, values, max_size=3), min_size=1, max_size=4), st.sampled_from(["{", "{a:}", ""]))
+@given(st.lists(st.dictionaries(texts, values, max_size=3), min_size=1, max_size=4), st.sampled_from(["{", "{a:}"]))
 def test_a_bad_line_of_ion_leaves_its_neighbours_as_they_are(images: list[dict[str, Any]], bad: str) -> None:
     lines = [ion_line(image).encode() for image in images]
-    alone = [ion_items.read_lines([line])[0] for line in lines]
-    assert ion_items.read_lines(lines) == alone == [{"Item": attributes.item(image)} for image in images]
-    *found, error = ion_items.read_lines([*lines, bad.encode()])
+    alone = [ion_items.read_lines(line, 1)[0] for line in lines]
+    text, count = b"\n".join(lines), len(lines)
+    assert ion_items.read_lines(text, count) == alone == [{"Item": attributes.item(image)} for image in images]
+    *found, error = ion_items.read_lines(text + b"\n" + bad.encode(), count + 1)
     assert found == alone
     assert isinstance(error, ValueError)
 
@@ -386,7 +392,7 @@ def as_told(image: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_export_events_have_their_metadata() -> None:
-    found = reader(sort_key="at").compile()([b'{"Item":{"id":{"N":"3.937E+4"},"at":{"S":"x"}}}'], 7)
+    found = converted(reader(sort_key="at"), '{"Item":{"id":{"N":"3.937E+4"},"at":{"S":"x"}}}')
     meta = found.batch.peek(0)
     assert meta.attributes == {
         "table_name": "orders",
@@ -404,14 +410,15 @@ def test_export_events_have_their_metadata() -> None:
 
 def test_a_line_that_is_no_item_is_left_out_alone(caplog: pytest.LogCaptureFixture) -> None:
     lines = [
-        b'{"Item":{"id":{"N":"1"}}}',
-        b"{",
-        b'{"Item":{"id":{"Q":"2"}}}',
-        b'{"Item":{}}',
-        b"[]",
-        b'{"Item":{"id":{"N":"3"}}}',
+        '{"Item":{"id":{"N":"1"}}}',
+        "{",
+        '{"Item":{"id":{"Q":"2"}}}',
+        '{"Item":{}}',
+        "",
+        "[]",
+        '{"Item":{"id":{"N":"3"}}}',
     ]
-    found = reader().compile()(lines, 0)
+    found = converted(reader(), *lines)
     assert [body["id"] for body in found.batch.bodies] == [1, 3]
     assert found.failed == 4
     assert sum(text.startswith("Failed to parse and convert data from export due to") for text in caplog.messages) == 4
@@ -420,13 +427,13 @@ def test_a_line_that_is_no_item_is_left_out_alone(caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize(("form", "line"), [("DYNAMODB_JSON", json_line), ("ION", ion_line)])
 def test_incremental_exports_write_and_remove(form: str, line: Callable[[Any], str]) -> None:
     keys, new, old = {"id": {"N": "1"}}, {"id": {"N": "1"}, "a": {"S": "x"}}, {"id": {"N": "1"}, "a": {"S": "w"}}
-    lines = [line(Change(keys, 5_000_001, new, old)).encode(), line(Change(keys, 6_000_000, None, old)).encode()]
-    changed, removed = (reader(form, incremental=True).compile()([text], 0).batch for text in lines)
+    lines = [line(Change(keys, 5_000_001, new, old)), line(Change(keys, 6_000_000, None, old))]
+    changed, removed = (converted(reader(form, incremental=True), text).batch for text in lines)
     assert (changed.bodies, removed.bodies) == ([{"id": 1, "a": "x"}], [{}])
     assert changed.peek(0).attributes["document_version"] == (5_000_001 - OVERLAP_MS) * 1000
     assert changed.peek(0).attributes["opensearch_action"] == "index"
     assert removed.peek(0).attributes["opensearch_action"] == "delete"
-    old_image = reader(form, incremental=True, view_on_remove="OLD_IMAGE").compile()(lines[1:], 0).batch
+    old_image = converted(reader(form, incremental=True, view_on_remove="OLD_IMAGE"), lines[1]).batch
     assert old_image.bodies == [{"id": 1, "a": "w"}]
 
 
@@ -790,6 +797,26 @@ async def test_a_download_that_is_cut_goes_on_where_it_ended() -> None:
     await world.stop()
     assert Counter(world.index.exported()).most_common(1)[0][1] == 1
     assert world.counter("exportRecordProcessingErrors") == 0
+
+
+@virtual
+async def test_empty_and_overlong_lines_hold_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_file, "LINE_BYTES_MAX", 1_500_000)
+    long = '{"Item":{"id":{"S":"' + "x" * 4_000_000 + '"}}}'
+
+    def line(entry: Any) -> str:
+        text = json_line(entry)
+        return {0: f"\n{text}\n\n", 2: f"{long}\n{text}", 5: f"{text}\n{long}"}.get(int(entry["id"]["N"]), text)
+
+    monkeypatch.setattr(dynamodb_export, "json_line", line)
+    world = World(items=6)
+    world.db.exports.files = 1
+    await world.start(stream=False)
+    await world.until(lambda: len(world.index.exported()) == 6)
+    await world.stop()
+    assert world.index.exported() == list(range(6))
+    assert world.counter("exportRecordProcessingErrors") == 2
+    assert await world.loaded()
 
 
 @virtual

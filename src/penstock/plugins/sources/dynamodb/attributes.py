@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -13,7 +12,9 @@ from penstock import sdk
 
 EXPONENT_MAX = 400
 """Far beyond the 125 of DynamoDB; keeps a hostile `1E999999999` from becoming a billion digits."""
-_FRACTION = re.compile(r"-?[0-9]{1,40}\.[0-9]{0,130}[1-9]")
+DIGITS_MAX = 170
+"""Of 38 digits and as many places as a number of DynamoDB may have; longer texts are looked at more closely."""
+_NOT_ZERO = frozenset("123456789")
 
 
 class Value(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -39,27 +40,36 @@ def body(image: dict[str, Value]) -> sdk.Body:
             found[name] = text
         elif (text := value.N) is not None:
             found[name] = int(text) if text.isdecimal() else number(text)
-        elif value.BOOL is not None:
-            found[name] = value.BOOL
+        elif (flag := value.BOOL) is not None:
+            found[name] = flag
+        elif (inner := value.M) is not None:
+            found[name] = body(inner)
         else:
-            found[name] = _untyped(value)
+            found[name] = _rare(value)
     return found
 
 
-def _untyped(value: Value) -> Any:
-    if value.S is not None:
-        return value.S
-    if value.N is not None:
-        return number(value.N)
-    if value.M is not None:
-        return body(value.M)
-    if value.L is not None:
-        return [_untyped(entry) for entry in value.L]
-    if value.NS is not None:
-        return [number(text) for text in value.NS]
+def entry(value: Value) -> Any:
+    if (text := value.S) is not None:
+        return text
+    if (text := value.N) is not None:
+        return int(text) if text.isdecimal() else number(text)
+    if (inner := value.M) is not None:
+        return body(inner)
+    return value.BOOL if value.BOOL is not None else _rare(value)
+
+
+def _rare(value: Value) -> Any:
+    """The value of the less usual types."""
+    if (entries := value.L) is not None:
+        return [entry(value) for value in entries]
+    if (texts := value.SS) is not None:
+        return texts
+    if (texts := value.NS) is not None:
+        return [number(text) for text in texts]
     if value.NULL is not None:
         return None
-    for same in (value.BOOL, value.SS, value.B, value.BS):
+    for same in (value.B, value.BS):
         if same is not None:
             return same
     raise ValueError("an attribute has no type")
@@ -99,8 +109,11 @@ def key_text(value: dict[str, str]) -> str:
 
 def number(text: str) -> int | Decimal:
     """The number, an int where it is whole. Raises `ValueError`."""
-    if _FRACTION.fullmatch(text):  # the usual form, known to be finite and no integer
-        return Decimal(text)
+    if "." in text and text[-1] in _NOT_ZERO and "E" not in text and "e" not in text and len(text) < DIGITS_MAX:
+        try:
+            return Decimal(text)  # the usual form, known to be finite and no integer
+        except InvalidOperation:
+            raise ValueError(f"{text[:50]!r} is not a number") from None
     try:
         return int(text)
     except ValueError:

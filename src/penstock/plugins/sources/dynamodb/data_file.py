@@ -5,26 +5,26 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from penstock import sdk
 from penstock.lib.compression import Corrupt, decompressor
 from penstock.lib.lease import Lease, LeaseLost, MemoryStore, SqliteStore
+from penstock.plugins.sources.dynamodb import lines
 from penstock.plugins.sources.dynamodb.api import Missing, read_piece
 from penstock.plugins.sources.dynamodb.export_items import ItemReader
 from penstock.plugins.sources.dynamodb.reader import LeasedReader, Read, Surroundings
 
-LINES_MAX = 500
+LINES_MAX = 250
 """Lines in one delivery."""
-CHUNK_BYTES_MAX = 1024 * 1024
+DELIVERY_BYTES_MAX = 128 * 1024
+"""Bytes of these lines: what is made of them is still in the cache when it is sent on."""
 LINE_BYTES_MAX = 16 * 1024 * 1024
 """An item has 400 KB, as text a few times of it; a longer line is left out."""
 READ_BYTES = 256 * 1024
-THREAD_BYTES = 64 * 1024
-"""Less is decompressed in place: the way to a thread costs more."""
-
-
+READ_BYTES_MIN = 64 * 1024
+"""Less is not worth to be looked at: more is waited for."""
 _TOO_LONG = b"a line that is too long"
 """Stands for it, and is refused as no item."""
 
@@ -75,34 +75,37 @@ class FileReader(LeasedReader):
     async def _load(self) -> int | None:
         """Deliver all lines behind the checkpoint; returns their number, None when there was a reason to stop."""
         at = 0
-        async for lines in self._lines():
+        async for text in self._texts():
             if self._halted.is_set():
                 return None
-            skip = min(max(0, self._loaded - at), len(lines))
-            at += skip
-            for part in _chunks(lines[skip:]):
-                at += len(part)
-                await self._deliver_lines(part, at)
-                await asyncio.sleep(0)  # changes of the stream are not to wait for a whole file
+            for part, count in lines.parts(text, LINES_MAX, DELIVERY_BYTES_MAX):
+                at += count
+                left = at - self._loaded
+                if left <= 0:
+                    continue
                 await self._wait_for_room()
                 if self._halted.is_set():
                     return None
+                if left < count:
+                    part, count = lines.behind(part, count - left), left
+                await self._deliver_lines(part, count, at)
+                await asyncio.sleep(0)  # changes of the stream are not to wait for a whole file
         return None if self._halted.is_set() else at
 
-    async def _deliver_lines(self, lines: list[bytes], at: int) -> None:
-        items = self._convert(lines, self._shared.clock.now_ms())
+    async def _deliver_lines(self, text: bytes, count: int, at: int) -> None:
+        items = self._convert(text, count, self._shared.clock.now_ms())
         if items.failed:
             self._shared.item_errors.add(items.failed)
         await self._deliver(items.batch, items.sizes, str(at), {"loadedRecords": at})
 
-    def _verify(self, lines: int) -> None:
+    def _verify(self, found_lines: int) -> None:
         told = self._progress.get("md5Checksum")
         found = base64.b64encode(self._md5.digest()).decode()
         if told and told != found:
             raise _Bad(f"its MD5 checksum is {found}, the manifest says {told}")
         total = self._progress.get("totalRecords", 0)
-        if lines < total:
-            raise _Bad(f"it has {lines} items, the manifest says {total}")
+        if found_lines < total:
+            raise _Bad(f"it has {found_lines} items, the manifest says {total}")
 
     def _settled(self, read: Read, *, ok: bool) -> None:
         super()._settled(read, ok=ok)
@@ -111,21 +114,21 @@ class FileReader(LeasedReader):
 
     # reading
 
-    async def _lines(self) -> AsyncIterator[list[bytes]]:
+    async def _texts(self) -> AsyncIterator[bytes]:
+        """The content in texts of whole lines."""
         rest = b""
         too_long = False
         async for piece in self._pieces():
-            lines = (rest + piece).split(b"\n")
-            rest = lines.pop()
-            if too_long and lines:
-                lines[0], too_long = _TOO_LONG, False
+            end = piece.rfind(b"\n")
+            if end < 0:
+                rest += piece
+            else:
+                yield _TOO_LONG + piece[piece.find(b"\n") : end] if too_long else rest + piece[:end]
+                rest, too_long = piece[end + 1 :], False
             if len(rest) > LINE_BYTES_MAX:
                 rest, too_long = b"", True
-            lines = [line for line in lines if line]
-            if lines:
-                yield lines
         if rest or too_long:
-            yield [_TOO_LONG if too_long else rest]
+            yield _TOO_LONG if too_long else rest
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         """The decompressed content, a megabyte at most at a time."""
@@ -134,11 +137,12 @@ class FileReader(LeasedReader):
         try:
             async for data in self._downloaded():
                 self._md5.update(data)
-                async for piece in _in_thread(stream.feed(data), len(data)):
+                for piece in stream.feed(data):  # a millisecond each: the way to a thread and back takes longer
                     yield piece
+                    await asyncio.sleep(0)
             if self._halted.is_set():
                 return
-            async for piece in _in_thread(stream.finish(), 0):
+            for piece in stream.finish():
                 yield piece
         except Corrupt as error:
             raise _Bad(str(error)) from error
@@ -201,39 +205,16 @@ class FileReader(LeasedReader):
 async def _collected(body: Any) -> bytes:
     """The next bytes of a download, a good many at once."""
     first = await read_piece(body, READ_BYTES)
-    if not first or len(first) >= THREAD_BYTES:
+    if not first or len(first) >= READ_BYTES_MIN:
         return first
     pieces, size = [first], len(first)
-    while size < THREAD_BYTES:
+    while size < READ_BYTES_MIN:
         piece = await read_piece(body, READ_BYTES)
         if not piece:
             break
         pieces.append(piece)
         size += len(piece)
     return b"".join(pieces)
-
-
-async def _in_thread(pieces: Iterator[bytes], size: int) -> AsyncIterator[bytes]:
-    if size < THREAD_BYTES:
-        for piece in pieces:
-            yield piece
-        return
-    while piece := await asyncio.to_thread(next, pieces, b""):
-        yield piece
-
-
-def _chunks(lines: list[bytes]) -> Iterator[list[bytes]]:
-    start = 0
-    while start < len(lines):
-        chunk = lines[start : start + LINES_MAX]
-        if sum(map(len, chunk)) > CHUNK_BYTES_MAX:
-            end, size = 1, len(chunk[0])
-            while end < len(chunk) and size + len(chunk[end]) <= CHUNK_BYTES_MAX:
-                size += len(chunk[end])
-                end += 1
-            del chunk[end:]
-        yield chunk
-        start += len(chunk)
 
 
 def _close(body: Any) -> None:

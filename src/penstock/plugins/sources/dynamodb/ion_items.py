@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from penstock.plugins.sources.dynamodb import attributes
+from penstock.plugins.sources.dynamodb import attributes, lines
 
 _MARKER = "$ion_1_0"
 _decoder = msgspec.json.Decoder(dict[str, Any], float_hook=attributes.number)
-_NAME = re.compile(rb"(?<![A-Za-z0-9_$])([A-Za-z_$][A-Za-z0-9_$]*+)(?=:(?!:))")
-_ANY_NAME = re.compile(rb"'?((?<=')[^'\\\0]*+(?=':(?!:))|(?<!['A-Za-z0-9_$])[A-Za-z_$][A-Za-z0-9_$]*+(?=:(?!:)))'?")
+_NAME = re.compile(rb"\b([A-Za-z_]\w*+):", re.ASCII)
+_ANY_NAME = re.compile(rb"'?((?<=')[^'\\\0]*+(?=':(?!:))|(?<!['A-Za-z0-9_$])[A-Za-z_$][A-Za-z0-9_$]*+(?=:(?!:)))'?:")
 _SETS = (b"$dynamodb_SS::[", b"$dynamodb_NS::[", b"$dynamodb_BS::[")
 _WHOLE = re.compile(rb"\.(?<=[0-9]\.)(?=[,}\]])")
 """The point behind a whole number."""
@@ -45,15 +45,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDS = {"true": True, "false": False}
 
 
-def read_lines(lines: list[bytes]) -> list[Any]:
-    """The struct of each line, or the `ValueError` that says why there is none."""
-    try:
-        found: list[Any] = _decoder.decode_lines(_as_json(b"\n".join(lines)))
-        if len(found) == len(lines):
-            return found
-    except (ValueError, RecursionError):
-        pass  # one of them needs the longer way
-    return [_read_line(line) for line in lines]
+def read_lines(text: bytes, count: int) -> list[Any]:
+    """The struct of each of so many lines, or the `ValueError` that says why there is none."""
+    return lines.read(text, count, lambda text: _decoder.decode_lines(_as_json(text)), _read_line)
 
 
 def _read_line(line: bytes) -> Any:
@@ -69,23 +63,36 @@ def _read_line(line: bytes) -> Any:
 
 def _as_json(text: bytes) -> bytes:
     """Lines of Ion as lines of JSON. Raises `ValueError` where that cannot be done; what comes out may be no JSON."""
-    if b'\\"' in text or b"\0" in text or b"\1" in text:
+    if (b"\\" in text and b'\\"' in text) or b"\0" in text or b"\1" in text:
         raise ValueError("a string holds a quote")
     pieces = text.split(b'"')  # every other one is the content of a string
-    outside = b"\0".join(pieces[::2])
-    parts = (_ANY_NAME if b"'" in outside else _NAME).split(outside)  # every other one is a name
-    rest = b"\1".join(parts[::2])
-    if b"'" in rest:
-        raise ValueError("a name holds a quote")
-    rest = _WHOLE.sub(b"", rest.removeprefix(b"$ion_1_0 ").replace(b"\n$ion_1_0 ", b"\n"))
-    if b"::" in rest:
-        for annotation in _SETS:
-            rest = rest.replace(annotation, b"[")
+    outside = b"\0".join(pieces[::2]).removeprefix(b"$ion_1_0 ").replace(b"\n$ion_1_0 ", b"\n")
+    quoted = b"'" in outside  # names that may hold anything, annotations too
+    if not quoted:
+        outside = _without_annotations(outside)
+    parts = (_ANY_NAME if quoted or b"$" in outside else _NAME).split(outside)  # every other one is a name
+    rest = b"\1:".join(parts[::2])
+    if quoted:
+        rest = _without_annotations(rest)
+        if b"'" in rest:
+            raise ValueError("a name holds a quote")
+    rest = _WHOLE.sub(b"", rest)
     if b"{{" in rest:
         rest = _BLOB.sub(rb'"\1"', rest)
-    parts[::2] = _TENS.sub(b"e", rest).split(b"\1")
+    if b"d" in rest or b"D" in rest:
+        rest = _TENS.sub(b"e", rest)
+    parts[::2] = rest.split(b"\1")
     pieces[::2] = b'"'.join(parts).split(b"\0")
     return b'"'.join(pieces)
+
+
+def _without_annotations(text: bytes) -> bytes:
+    if b"::" in text:
+        for annotation in _SETS:
+            text = text.replace(annotation, b"[")
+        if b"::" in text:
+            raise ValueError("there is another annotation than that of a set")
+    return text
 
 
 def read_item(text: str) -> dict[str, Any]:  # noqa: C901 (one loop: a call per value would cost as much as the value)
