@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import sdk
-from penstock.lib.lease import MemoryStore, Status
+from penstock.lib.lease import Lease, MemoryStore, Status
 from penstock.plugins.sources import dynamodb
 from penstock.plugins.sources.dynamodb import attributes, data_file, ion_items
 from penstock.plugins.sources.dynamodb.data_file import LINES_MAX
@@ -98,6 +98,10 @@ class Index:
 
     def documents(self) -> dict[str, dict[str, Any]]:
         return {key: body for key, (_, body, _) in self._found.items() if body is not None}
+
+    def sent(self) -> Counter[tuple[str, int]]:
+        """How often each item of each table has come."""
+        return Counter((meta.attributes["table_name"], body["id"]) for body, meta in self.events)
 
     def exported(self) -> list[Any]:
         return [body["id"] for body, meta in self.events if meta.event_type == "EXPORT"]
@@ -677,26 +681,189 @@ def big(world: World, items: int) -> None:
         world.db.items[str(number),] = {"id": {"N": str(number)}}
 
 
+class SlowStore(MemoryStore):
+    """A checkpoint takes a while; what was not written when the process died is gone."""
+
+    async def save(self, lease: Lease, progress: dict[str, Any], span_s: float) -> Lease:
+        await asyncio.sleep(random.Random(lease.version).uniform(0, 0.2))
+        return await super().save(lease, progress, span_s)
+
+    def as_of_now(self) -> MemoryStore:
+        kept = MemoryStore(self._clock)
+        kept._items, kept._states = dict(self._items), dict(self._states)
+        return kept
+
+
+class TableStore:
+    """Stands for leases in a table, where each call has its price."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        self._inner = inner
+        self.saves = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def save(self, *arguments: Any) -> Lease:
+        self.saves += 1
+        return await self._inner.save(*arguments)
+
+
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Chunks of forty lines, five in a delivery; returns how many a chunk has."""
+    monkeypatch.setattr(data_file, "LINES_MAX", 5)
+    monkeypatch.setattr(data_file, "CHUNK_LINES_MAX", 40)
+    return 40
+
+
+def lines_of_files(world: World) -> dict[str, set[int]]:
+    """What each file of the export holds."""
+    objects = world.db.s3.objects
+    return {
+        key: {
+            int(sdk.decode(line)["Item"]["id"]["N"]) for line in gzip.decompress(objects["exports", key]).splitlines()
+        }
+        for key in world.db.s3.data_keys()
+    }
+
+
+@pytest.mark.parametrize("acknowledged", [True, False], ids=["acknowledgments", "none"])
+@pytest.mark.parametrize(("files", "tables"), [(1, 1), (4, 1), (16, 1), (40, 1), (4, 2)])
+@pytest.mark.parametrize("seed", range(2))
+def test_after_a_kill_at_most_one_chunk_of_each_file_comes_again(
+    seed: int, files: int, tables: int, acknowledged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = small_chunks(monkeypatch)
+    chance = random.Random(f"{seed} {files} {tables}")
+
+    async def scenario() -> None:
+        first = World(table="one")
+        store = first.store = SlowStore(first.clock)
+        worlds = [first, *(World(table="two") for _ in range(tables - 1))]
+        for world in worlds:
+            world.store, world.index = store, first.index
+            world.db.exports.files = files + (files > 1)  # the last one is empty then
+            big(world, files * chunk * 5 + chance.randrange(chunk))
+        timeout_s = 900.0 if acknowledged else None
+
+        async def start(world: World) -> None:
+            await world.start(stream=False, leader_key=world.db.table_arn, file_acknowledgment_timeout_s=timeout_s)
+
+        index = first.index
+        index.answer = slowly(index, chance)
+        for world in worlds:
+            await start(world)
+        expected = sum(len(world.db.items) for world in worlds)
+        enough = chance.uniform(0.1, 0.9) * expected
+        while len(index.events) < enough:
+            await asyncio.sleep(0.05)
+        kept = store.as_of_now()
+        while index.held:  # the server has got it, the answer comes too late
+            index.apply(index.held.pop())
+        index.answer = lambda _batch: None
+        for world in worlds:
+            await world.crash()
+        index.held.clear()
+        before = index.sent()
+        assert 0 < sum(before.values()) < expected
+        assert set(before.values()) == {1}
+        index.answer = slowly(index, chance)
+        for world in worlds:
+            world.store = kept
+            await start(world)
+        await first.until(lambda: len(index.sent()) == expected)
+        for world in worlds:
+            await world.stop()
+        again = {item for item, times in index.sent().items() if times > 1}
+        for world, name in zip(worlds, ("one", "two"), strict=False):
+            of_files = lines_of_files(world)
+            assert len(of_files) >= files
+            for held_by in of_files.values():
+                assert len(again & {(name, number) for number in held_by}) <= chunk
+
+    run_virtual(scenario())
+
+
+def slowly(index: Index, chance: random.Random) -> Callable[[sdk.Batch], bool | None]:
+    """An answer now and then at once, else after a while; one delivery overtakes the other."""
+
+    def answer(batch: sdk.Batch) -> bool | None:
+        if chance.random() < 0.3:
+            return True
+        asyncio.get_running_loop().call_later(chance.uniform(0, 0.5), arrive, batch)
+        return None
+
+    def arrive(batch: sdk.Batch) -> None:
+        if batch in index.held:
+            index.held.remove(batch)
+            index.apply(batch)
+            batch.release_all(ok=True)
+
+    return answer
+
+
+@pytest.mark.parametrize("files", [1, 4])
+def test_a_whole_chunk_of_each_open_file_is_on_its_way(files: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunk = small_chunks(monkeypatch)
+
+    async def scenario() -> None:
+        world = World()
+        world.db.exports.files = files + (files > 1)
+        big(world, files * chunk * 3)
+        world.index.answer = lambda _batch: None
+        await world.start()
+        on_their_way = 0
+        while on_their_way < files * chunk:
+            await asyncio.sleep(0.5)
+            on_their_way = sum(map(len, world.index.held))
+        await asyncio.sleep(5)
+        assert sum(map(len, world.index.held)) == files * chunk
+        await asyncio.sleep(10)
+        assert sum(map(len, world.index.held)) == files * chunk * 3, "a processor may wait for what is still to come"
+        await world.crash()
+
+    run_virtual(scenario())
+
+
 @virtual
-async def test_a_restart_loads_what_is_left_and_one_chunk_a_file_at_most() -> None:
+async def test_a_lease_table_is_not_asked_for_every_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunk = small_chunks(monkeypatch)
     world = World()
-    items = 12 * LINES_MAX
-    big(world, items)
-    delivered = iter(range(5))
-    world.index.answer = lambda _batch: True if next(delivered, None) is not None else None
-    await world.start()
-    await world.until(lambda: len(world.index.held) > 2)
-    await world.crash()
-    first = Counter(world.index.exported())
-    assert 0 < len(first) < items
-    world.index.answer = lambda _batch: True
-    await world.start()
-    await world.until(lambda: len(set(world.index.exported())) == items)
-    await asyncio.sleep(100)
+    world.db.exports.files = 1
+    big(world, 40 * chunk)
+    table = TableStore(world.store)
+    world.store = table  # type: ignore[assignment]
+    chance = random.Random(1)
+    world.index.answer = slowly(world.index, chance)
+    await world.start(stream=False)
+    await world.until(lambda: len(world.index.exported()) > 20 * chunk)
+    await world.until(lambda: len(world.index.exported()) == 40 * chunk)
     await world.stop()
-    again = [number for number, times in Counter(world.index.exported()).items() if times > 1]
-    assert len(again) <= 3 * LINES_MAX
-    assert await world.loaded()
+    assert Counter(world.index.exported()).most_common(1)[0][1] == 1
+    assert table.saves < 40
+
+
+@virtual
+async def test_a_store_that_is_away_stops_a_file_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunk = small_chunks(monkeypatch)
+    world = World()
+    world.db.exports.files = 1
+    big(world, 5 * chunk)
+    save, away = world.store.save, True
+
+    async def stumble(lease: Lease, *arguments: Any) -> Lease:
+        if away and "DATAFILE" in lease.source:
+            raise sdk.Transient("the store is away")
+        return await save(lease, *arguments)
+
+    world.store.save = stumble  # type: ignore[method-assign]
+    await world.start(stream=False)
+    await world.until(lambda: len(world.index.exported()) >= chunk)
+    await asyncio.sleep(60)
+    assert len(world.index.exported()) == chunk
+    away = False
+    await world.until(lambda: len(world.index.exported()) == 5 * chunk)
+    await world.stop()
 
 
 @virtual

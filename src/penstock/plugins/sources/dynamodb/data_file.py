@@ -16,8 +16,11 @@ from penstock.plugins.sources.dynamodb.api import Missing, read_piece
 from penstock.plugins.sources.dynamodb.export_items import ItemReader
 from penstock.plugins.sources.dynamodb.reader import LeasedReader, Read, Surroundings
 
+CHUNK_LINES_MAX = 2000
+"""Lines of a file that are on their way, or delivered and not part of the saved checkpoint: at most so many of a file
+come again after a kill."""
 LINES_MAX = 250
-"""Lines in one delivery."""
+"""Lines in one delivery: a chunk is several, so that one is converted while others are sent."""
 DELIVERY_BYTES_MAX = 128 * 1024
 """Bytes of these lines: what is made of them is still in the cache when it is sent on."""
 LINE_BYTES_MAX = 16 * 1024 * 1024
@@ -83,7 +86,7 @@ class FileReader(LeasedReader):
                 left = at - self._loaded
                 if left <= 0:
                     continue
-                await self._wait_for_room()
+                await self._wait_for_chunk(at)
                 if self._halted.is_set():
                     return None
                 if left < count:
@@ -98,6 +101,25 @@ class FileReader(LeasedReader):
             self._shared.item_errors.add(items.failed)
         await self._deliver(items.batch, items.sizes, str(at), {"loadedRecords": at})
 
+    async def _wait_for_chunk(self, at: int) -> None:
+        """Until the lines from the checkpoint up to `at` are no more than a chunk.
+
+        Lines that are on their way for long are not waited for: a processor may hold them until others have come.
+        """
+        clock, span_s = self._shared.clock, self._shared.pace.held
+        while at - self._kept > CHUNK_LINES_MAX and not self._halted.is_set():
+            left_s = span_s - (clock.monotonic() - self._window[0].at) if self._window else span_s
+            if left_s <= 0:
+                break
+            await self._wait_for_delivery(left_s)
+        await self._wait_for_room()
+
+    @property
+    def _kept(self) -> int:
+        """Lines of the last checkpoint that was saved; where each save has its price, of the next one."""
+        kept: int = (self.lease.progress if self._saves_at_once else self._progress).get("loadedRecords", 0)
+        return kept
+
     def _verify(self, found_lines: int) -> None:
         told = self._progress.get("md5Checksum")
         found = base64.b64encode(self._md5.digest()).decode()
@@ -110,7 +132,19 @@ class FileReader(LeasedReader):
     def _settled(self, read: Read, *, ok: bool) -> None:
         super()._settled(read, ok=ok)
         if self._dirty and self._saves_at_once and (self._saving_now is None or self._saving_now.done()):
-            self._saving_now = asyncio.get_running_loop().create_task(self.tick())
+            self._saving_now = asyncio.get_running_loop().create_task(self._save_all())
+
+    async def _save_all(self) -> None:
+        """Save what is delivered, and what is delivered meanwhile."""
+        while self._dirty and not self._lost:
+            before = self.lease
+            await self.tick()
+            if self.lease is before:
+                return  # the store is away: the next tick tries again
+
+    async def _save(self) -> None:
+        await super()._save()
+        self._moved.set()  # for the next chunk there may be room
 
     # reading
 

@@ -69,6 +69,8 @@ class Pace:
     """How long a failed export is put aside."""
     file_closed: float = 60.0
     """How long a file that cannot be loaded is put aside."""
+    held: float = 10.0
+    """How long the lines of a file are waited for before more than a chunk of it may be on its way."""
     report: float = 30.0
     """Between two lines in the log on how far an export is loaded."""
     warn: float = 600.0
@@ -368,8 +370,10 @@ class LeasedReader:
 
     # waiting
 
-    async def _wait_for_delivery(self) -> None:
-        await self._moved.wait()
+    async def _wait_for_delivery(self, span_s: float | None = None) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(span_s):
+                await self._moved.wait()
         self._moved.clear()
 
     async def _back_off(self, failures: int) -> None:
