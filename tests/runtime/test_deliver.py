@@ -451,13 +451,34 @@ def test_refused_items_do_not_hold_the_room_of_their_load() -> None:
 
 def test_a_refused_request_does_not_hold_the_room_of_its_loads() -> None:
     async def run() -> None:
-        sink = MemoryBulkSink(lambda documents: Transient("429"))
+        taken = 1
+        sink = MemoryBulkSink(lambda documents: () if len(sink.requests) <= taken else Transient("429"))
         rig = Rig(sink)
         rig.submit(numbers(0, 100))
+        await asyncio.sleep(0.1)
+        assert rig.done == 1 and rig.outcomes == [True]
+        rig.submit(numbers(100, 200))
         await asyncio.sleep(0.01)
-        assert rig.done == 1 and rig.delivery.pending() == 100 and rig.outcomes == []
+        assert rig.done == 2 and rig.delivery.pending() == 100
         await rig.delivery.close()
-        assert rig.done == 1 and rig.outcomes == [False]
+        assert rig.done == 2 and rig.outcomes == [True, False]
+
+    run_virtual(run())
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+def test_a_server_that_takes_nothing_is_felt_at_the_source(taken: int) -> None:
+    """Loads hold their room, but for those of the first request that was refused after others were taken."""
+
+    async def run() -> None:
+        sink = MemoryBulkSink(lambda documents: () if len(sink.requests) <= taken else Transient("429"))
+        rig = Rig(sink)
+        for load in range(10):
+            rig.submit([{"n": load}])
+            await asyncio.sleep(0.5)
+        assert rig.done == 2 * taken
+        await rig.delivery.close()
+        assert rig.done == 10
 
     run_virtual(run())
 

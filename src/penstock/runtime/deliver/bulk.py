@@ -269,7 +269,8 @@ class BulkDelivery:
             self._queue.put_back(rest)
             return
         self._resting += 1
-        self._keep(rest)
+        if self._pace.refuses_some:  # one that takes nothing is to be felt at the source
+            self._keep(rest)
 
         def go_on() -> None:
             self._resting -= 1

@@ -82,6 +82,8 @@ class Pace:
         """The server was not reached: only one request at a time."""
         self.draining = False
         self._strained = 0
+        self._takes = False
+        """Whether a request got through, and since then no two in a row were refused."""
 
     def start_at(
         self, limits: Limits, in_flight: int, queued_bytes: int, *, is_full: bool, is_all: bool = False
@@ -123,6 +125,7 @@ class Pace:
 
     def strike(self, error: Transient, *, reached: bool, lanes: int) -> float:
         """A request as a whole was refused. Seconds for which its own lane pauses; 0: all of them do."""
+        self._takes = self._takes and self.strikes == 0
         self.strikes += 1
         self._strained = STRAINED_REQUESTS
         self.knocks = not reached
@@ -139,7 +142,13 @@ class Pace:
         """A request got through."""
         self.strikes = 0
         self.knocks = False
+        self._takes = True
         self._strained = max(0, self._strained - 1)
+
+    @property
+    def refuses_some(self) -> bool:
+        """Whether the request that was refused is the first one after one that got through."""
+        return self._takes and self.strikes > 0
 
     def strain(self) -> None:
         """Items of it were refused that will be sent again."""
