@@ -1,6 +1,6 @@
 """What an operator fears: the server dies in the middle of the work; a wrong mapping refuses a part of the data.
 
-`PENSTOCK_RECOVERY_DOCUMENTS` sets how many documents are written while the server is killed, 10000 when it is not set.
+`PENSTOCK_RECOVERY_DOCUMENTS` sets how many documents are written while the server is killed, 40000 when it is not set.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from engine import Engine, wait_until
 
 from penstock.testing.services import OpenSearchServer, ServiceUnavailable, free_port
 
-DOCUMENTS = int(os.environ.get("PENSTOCK_RECOVERY_DOCUMENTS", "10000"))
+DOCUMENTS = int(os.environ.get("PENSTOCK_RECOVERY_DOCUMENTS", "40000"))
 FROM_HTTP = """\
 version: "2"
 logs:
   source: {{http: {{port: {port}}}}}
+  buffer: {{bounded_blocking: {{buffer_size: 2000}}}}
   sink:
     - opensearch:
         hosts: ["{url}"]
@@ -41,6 +42,7 @@ logs:
       record_type: event
       codec: {{ndjson: {{}}}}
       acknowledgments: true
+  buffer: {{bounded_blocking: {{buffer_size: 2000}}}}
   sink:
     - opensearch:
         hosts: ["{url}"]
@@ -109,9 +111,11 @@ def test_a_killed_server_costs_nothing(
     wait_until(lambda: written(engine) > DOCUMENTS * 0.2, "a part of the documents", timeout_s=300)
     own_opensearch.kill()
     before = written(engine)
-    assert before < DOCUMENTS, "nothing was left to be written when the server was killed"
-    wait_until(lambda: engine.status()["logs"]["sinks"][0]["status"] == "DEGRADED", "the sink to notice")
-    own_opensearch.revive()
+    try:
+        assert before < DOCUMENTS, "nothing was left to be written when the server was killed"
+        wait_until(lambda: engine.status()["logs"]["sinks"][0]["status"] == "DEGRADED", "the sink to notice")
+    finally:
+        own_opensearch.revive()
     if shippers is not None:
         shippers.join()
     wait_until(lambda: written(engine) >= DOCUMENTS, "all documents", timeout_s=600, step_s=0.2)
