@@ -16,7 +16,7 @@ from penstock.runtime.deliver import BulkDelivery, Surroundings, WriteDelivery, 
 from penstock.runtime.deliver.pace import STRAINED_BYTES_MAX, STRAINED_BYTES_MIN, STRAINED_REQUESTS, Pace
 from penstock.runtime.deliver.parcels import Item
 from penstock.runtime.deliver.surroundings import SHUT_DOWN
-from penstock.sdk import Context, DeadLetter, Items, Limits, Room, sent_before
+from penstock.sdk import Context, DeadLetter, Failures, Items, Limits, Room, sent_before
 from penstock.testing.fakes import MemoryBulkSink, MemoryDeadLetters, MemorySink, Reply
 from penstock.testing.virtual import LoopClock, run_virtual
 
@@ -305,6 +305,18 @@ def test_a_bug_in_the_sink_loses_nothing() -> None:
     rig = deliver([numbers(0, 4)], lambda: MemoryBulkSink(respond))
     assert sorted(d["n"] for d in rig.sink.arrived) == [0, 1, 3]
     assert "KeyError" in rig.letters.letters[0].failed_data["message"]
+
+
+@pytest.mark.parametrize("places", [[0, 7], [-1], [1, 1], [2, 1]])
+def test_failures_of_items_that_there_are_not_lose_nothing(places: list[int]) -> None:
+    class Confused(MemoryBulkSink):
+        async def send(self, data: Sequence[bytes]) -> Sequence[Failure]:
+            await super().send(data)
+            return Failures([(places, Failure(0, "no"))]) if len(data) == 4 else ()
+
+    rig = deliver([numbers(0, 4)], Confused)
+    assert {d["n"] for request in rig.sink.requests[1:] for d in request} == {0, 1, 2, 3}, "all are sent again"
+    assert rig.outcomes == [True] and not rig.letters.letters
 
 
 class LastWins(MemoryBulkSink):

@@ -28,6 +28,13 @@ class Failures(Sequence[Failure]):
             groups.setdefault(key, ([], failure))[0].append(failure.index)
         return cls(list(groups.values()))
 
+    def check(self, count: int) -> None:
+        """Raise `ValueError` unless these can be failures of so many items: each once, in order."""
+        named: set[int] = set().union(*[places for places, _ in self.groups])
+        in_order = all([list(places) == sorted(places) for places, _ in self.groups])
+        if len(named) < len(self) or not in_order or (named and not 0 <= min(named) <= max(named) < count):
+            raise ValueError(f"these are no failures of {count} items: {[list(places) for places, _ in self.groups]}")
+
     def moved(self, places: Sequence[int]) -> Failures:
         """The same of the items that have these places, one for each of those before."""
         return Failures([([places[at] for at in group], failure) for group, failure in self.groups])

@@ -135,6 +135,7 @@ class BulkDelivery:
         """Send and settle: every item of `parts` has ended, waits for its retry, or is in `dead` afterwards."""
         try:
             failures = Failures.of(await self._sink.send(Request(parts, count)))
+            failures.check(count)
         except Unreachable as error:
             self._strike(error, reached=False)
             for part in parts:

@@ -34,6 +34,15 @@ def make(options, **surroundings):
     return found.module.build(config, ctx)
 
 
+def submit(delivery, bodies, outcomes=None):
+    """Hand over a load whose outcome goes to `outcomes`."""
+    batch = Batch(bodies)
+    handle = Handle(None if outcomes is None else outcomes.append)
+    batch.promise(handle)
+    handle.seal()
+    delivery.submit(batch, lambda: None)
+
+
 def with_server(test, **server_options):
     """Run `test(server, start)`; `start(options)` gives a started sink."""
 
@@ -181,11 +190,7 @@ def test_a_document_too_large_even_alone_is_refused_for_good():
         assert not alone.retryable
         letters = MemoryDeadLetters()
         delivery = BulkDelivery(sink, Surroundings(Context("p", "opensearch", kind="sink"), letters))
-        batch = Batch([{"n": n} for n in range(5)])
-        handle = Handle()
-        batch.promise(handle)
-        handle.seal()
-        delivery.submit(batch, lambda: None)
+        submit(delivery, [{"n": n} for n in range(5)])
         await delivery.drain()
         await delivery.close()
         assert [letter.failed_data["document"] for letter in letters.letters] == [{"n": 1}]
@@ -202,11 +207,7 @@ def test_a_document_too_large_beside_others_after_an_outage_is_tried_again():
         server.fail_items(lambda action, target, document: document == {"n": 1}, 413)
         letters = MemoryDeadLetters()
         delivery = BulkDelivery(sink, Surroundings(Context("p", "opensearch", kind="sink"), letters))
-        batch = Batch([{"n": n} for n in range(5)])
-        handle = Handle()
-        batch.promise(handle)
-        handle.seal()
-        delivery.submit(batch, lambda: None)
+        submit(delivery, [{"n": n} for n in range(5)])
         await delivery.drain()
         await delivery.close()
         assert not letters.letters and len(server.documents("logs")) == 5
@@ -628,11 +629,7 @@ def test_every_document_arrives_once_or_is_a_dead_letter(seed):
         delivery = BulkDelivery(sink, Surroundings(ctx, letters))
         outcomes = []
         for first in range(0, 600, 50):
-            batch = Batch([{"id": str(n), "n": n} for n in range(first, first + 50)])
-            handle = Handle(outcomes.append)
-            batch.promise(handle)
-            handle.seal()
-            delivery.submit(batch, lambda: None)
+            submit(delivery, [{"id": str(n), "n": n} for n in range(first, first + 50)], outcomes)
         await delivery.drain()
         await delivery.close()
         assert outcomes == [True] * 12
@@ -717,11 +714,7 @@ def test_a_wrong_path_makes_no_dead_letters():
         letters = MemoryDeadLetters()
         ctx = Context("p", "opensearch", kind="sink", chance=random.Random(1))
         delivery = BulkDelivery(sink, Surroundings(ctx, letters))
-        batch = Batch([{"n": n} for n in range(10)])
-        handle = Handle()
-        batch.promise(handle)
-        handle.seal()
-        delivery.submit(batch, lambda: None)
+        submit(delivery, [{"n": n} for n in range(10)])
         while delivery.state.status != "DEGRADED":
             await asyncio.sleep(0.001)
         assert "path_prefix" in delivery.state.last_error
@@ -901,11 +894,7 @@ def test_a_wait_uses_up_no_retries():
             letters = MemoryDeadLetters()
             ctx = Context("p", "opensearch", kind="sink", chance=random.Random(1))
             delivery = BulkDelivery(sink, Surroundings(ctx, letters))
-            batch = Batch([looked_up(n, maybe=True) for n in range(5)])
-            handle = Handle()
-            batch.promise(handle)
-            handle.seal()
-            delivery.submit(batch, lambda: None)
+            submit(delivery, [looked_up(n, maybe=True) for n in range(5)])
             await delivery.drain()
             await delivery.close()
         finally:
@@ -951,11 +940,7 @@ def test_requests_grow_to_the_compressed_size():
         ctx = Context("p", "opensearch", kind="sink", chance=random.Random(1))
         delivery = BulkDelivery(sink, Surroundings(ctx, MemoryDeadLetters()))
         for _ in range(30):
-            batch = Batch([{"text": "x" * 1000, "n": n} for n in range(1000)])
-            handle = Handle()
-            batch.promise(handle)
-            handle.seal()
-            delivery.submit(batch, lambda: None)
+            submit(delivery, [{"text": "x" * 1000, "n": n} for n in range(1000)])
         await delivery.drain()
         await delivery.close()
         sizes = [len(request.body) for request in server.bulk_requests()]
